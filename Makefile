@@ -1,0 +1,44 @@
+# Every target sets up .venv by itself, once per change of pyproject.toml.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: help demo test lint protos serve bench clean
+help:
+	@echo "make demo    collect -> train -> serve -> PPO in the dream -> score in reality -> report (about 5 minutes)"
+	@echo "make test    the whole test suite"
+	@echo "make lint    ruff, mypy, import contracts"
+	@echo "make protos  generate simservice/protocol/v1 from protos/"
+	@echo "make serve   serve the demo's world (WORLD=DIR for another)"
+	@echo "make bench   the benchmarks of docs/benchmarks.md"
+
+$(STAMP): pyproject.toml
+	@echo "== setting up .venv (about 2.5 GB, one to four minutes, once)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --editable ".[dev]"
+	@touch $@
+
+demo: $(STAMP)
+	@$(BIN)/simservice demo
+
+test: $(STAMP)
+	@echo "== running the tests"
+	@$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	@echo "== ruff"; $(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@echo "== mypy"; $(BIN)/mypy
+	@echo "== import contracts"; $(BIN)/lint-imports
+
+protos: $(STAMP)
+	@echo "== generating simservice/protocol/v1"
+	@$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=. --pyi_out=. --grpc_python_out=. protos/simservice/protocol/v1/*.proto
+
+serve: $(STAMP)
+	@$(BIN)/simservice serve $(or $(WORLD),runs/demo/world)
+
+bench: $(STAMP)
+	@$(BIN)/python benchmarks/step_latency.py
+
+clean:
+	rm -rf .venv build dist *.egg-info

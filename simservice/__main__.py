@@ -1,0 +1,5 @@
+"""`python -m simservice`: the command line."""
+
+from simservice.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""What an agent imports: a remote world as a Gymnasium environment."""

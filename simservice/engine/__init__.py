@@ -1,0 +1,1 @@
+"""Many lanes on one device, stepped in batches."""

@@ -1,0 +1,269 @@
+"""Every error a user can meet, one class each; the message says what was found and what to do next.
+
+    SimserviceError
+    ├── InvalidInput            INVALID_ARGUMENT     a field of a request or an argument is wrong; nothing was done
+    │   └── UnsupportedSpace                         a space this part cannot carry
+    ├── ConfigError             INVALID_ARGUMENT     a key or value of the configuration
+    ├── UnknownWorld            NOT_FOUND            no such world is served here
+    ├── UnknownFamily           NOT_FOUND            no such family is installed
+    ├── UnknownEnvironment      NOT_FOUND            no such Gymnasium id
+    ├── MissingDataset          NOT_FOUND            no such dataset
+    ├── UnknownSession          NOT_FOUND            no session with this token
+    ├── SessionClosed           FAILED_PRECONDITION  the session was closed; open a new one
+    ├── SequenceGap             FAILED_PRECONDITION  a request came out of order
+    ├── NeedsReset              FAILED_PRECONDITION  a lane was stepped that must be reset first
+    ├── ModelRetired            FAILED_PRECONDITION  the session's world version is no longer served
+    ├── SessionFenced           ABORTED              another replica or stream took the session over
+    ├── CapacityExhausted       RESOURCE_EXHAUSTED   no lanes left
+    ├── RealStepBudgetExceeded  RESOURCE_EXHAUSTED   more real steps were asked for than the budget allows
+    ├── CorruptCheckpoint       DATA_LOSS            a world's folder is damaged or not a world
+    ├── StoreUnavailable        UNAVAILABLE          the session store cannot be reached
+    ├── ServerUnavailable       UNAVAILABLE          nobody answers at the address
+    ├── SessionLost             UNAVAILABLE          the session could not be resumed within the client's patience
+    ├── PortInUse               UNAVAILABLE          somebody else listens there
+    ├── DeadlineExceeded        DEADLINE_EXCEEDED    no answer in time
+    └── InternalError           INTERNAL             our fault
+
+`code` is the gRPC status name, `reason` a stable word for programs, `recoverable` says that the failed request changed
+nothing and the stream goes on. Messages travel whole; a client raises the same class with the same message.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import ClassVar
+
+
+class SimserviceError(Exception):
+    """The root. Catch it to catch everything this project raises on purpose."""
+
+    code: ClassVar[str] = "INTERNAL"
+    reason: ClassVar[str] = "INTERNAL"
+    recoverable: ClassVar[bool] = False
+
+    def __init__(self, message: str, **details: str) -> None:
+        super().__init__(message)
+        self.details: dict[str, str] = details
+
+    @classmethod
+    def from_wire(cls, message: str, details: dict[str, str]) -> SimserviceError:
+        """The error as the other side raised it."""
+        error = cls.__new__(cls)
+        SimserviceError.__init__(error, message, **details)
+        return error
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_restore, (type(self), str(self), self.details))
+
+
+def _restore(cls: type[SimserviceError], message: str, details: dict[str, str]) -> SimserviceError:
+    return cls.from_wire(message, details)
+
+
+def near_miss(found: str, known: Iterable[str]) -> str:
+    """A clause that names what the user may have meant, or what there is: "; did you mean 'x'?"."""
+    choices = sorted(known)
+    close = difflib.get_close_matches(found, choices, n=1)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; there are: {', '.join(choices)}" if choices else "; there are none"
+
+
+class InvalidInput(SimserviceError):
+    code, reason, recoverable = "INVALID_ARGUMENT", "INVALID_INPUT", True
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}", field=field)
+
+
+class UnsupportedSpace(InvalidInput):
+    reason = "UNSUPPORTED_SPACE"
+
+    def __init__(self, field: str, kind: str) -> None:
+        super().__init__(
+            field,
+            f"a {kind} space has no fixed shape; worlds take Box, Discrete, MultiDiscrete, "
+            "MultiBinary, and Dict or Tuple of these",
+        )
+
+
+class ConfigError(SimserviceError):
+    code, reason = "INVALID_ARGUMENT", "INVALID_CONFIG"
+
+
+class UnknownWorld(SimserviceError):
+    code, reason = "NOT_FOUND", "UNKNOWN_WORLD"
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        super().__init__(f"no world {name!r} is served here{near_miss(name, known)}", world=name)
+
+
+class UnknownFamily(SimserviceError):
+    code, reason = "NOT_FOUND", "UNKNOWN_FAMILY"
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        super().__init__(f"no world family {name!r} is installed{near_miss(name, known)}", family=name)
+
+
+class UnknownEnvironment(SimserviceError):
+    code, reason = "NOT_FOUND", "UNKNOWN_ENVIRONMENT"
+
+    def __init__(self, env_id: str, problem: str) -> None:
+        super().__init__(f"Gymnasium cannot make {env_id!r}: {problem}", env_id=env_id)
+
+
+class MissingDataset(SimserviceError):
+    code, reason = "NOT_FOUND", "MISSING_DATASET"
+
+    def __init__(self, dataset: str, where: str, known: Iterable[str] = ()) -> None:
+        super().__init__(
+            f"no dataset {dataset!r} in {where}{near_miss(dataset, known)}. Record one with: simservice collect ENV",
+            dataset=dataset,
+        )
+
+
+class UnknownSession(SimserviceError):
+    code, reason = "NOT_FOUND", "UNKNOWN_SESSION"
+
+    def __init__(self, token: str) -> None:
+        super().__init__(
+            f"no session {token[:8]}… is known: it was closed, has expired, or never was; open a new one", session=token
+        )
+
+
+class SessionClosed(SimserviceError):
+    code, reason = "FAILED_PRECONDITION", "SESSION_CLOSED"
+
+    def __init__(self, what: str = "session") -> None:
+        super().__init__(f"the {what} is closed; open a new one (make the environment again)")
+
+
+class SequenceGap(SimserviceError):
+    code, reason = "FAILED_PRECONDITION", "SEQUENCE_GAP"
+
+    def __init__(self, found: int, expected: int) -> None:
+        super().__init__(
+            f"request number {found} came out of order; the session expects {expected}",
+            found=str(found),
+            expected=str(expected),
+        )
+
+
+class NeedsReset(SimserviceError):
+    code, reason, recoverable = "FAILED_PRECONDITION", "NEEDS_RESET", True
+
+    def __init__(self, lanes: Iterable[int]) -> None:
+        named = ", ".join(str(lane) for lane in lanes)
+        super().__init__(
+            f"environment(s) {named} must be reset before they are stepped: call reset() first, or with "
+            "autoreset mode DISABLED reset(options={'reset_mask': mask})"
+        )
+
+
+class ModelRetired(SimserviceError):
+    code, reason = "FAILED_PRECONDITION", "MODEL_RETIRED"
+
+    def __init__(self, wanted: str, served: str) -> None:
+        super().__init__(
+            f"the session began in world {wanted}, which is no longer served (now: {served}); open a new "
+            "session to go on in the new version",
+            wanted=wanted,
+            served=served,
+        )
+
+
+class SessionFenced(SimserviceError):
+    code, reason = "ABORTED", "SESSION_FENCED"
+
+    def __init__(self, token: str) -> None:
+        super().__init__(f"session {token[:8]}… was taken over by another stream; this one may no longer drive it")
+
+
+class CapacityExhausted(SimserviceError):
+    code, reason, recoverable = "RESOURCE_EXHAUSTED", "CAPACITY", True
+
+    def __init__(self, asked: int, active: int, limit: int) -> None:
+        super().__init__(
+            f"{asked} lanes were asked for, but {active} of {limit} are in use; close sessions, ask for "
+            "fewer, or add replicas",
+            asked=str(asked),
+            active=str(active),
+            limit=str(limit),
+        )
+
+
+class RealStepBudgetExceeded(SimserviceError):
+    code, reason = "RESOURCE_EXHAUSTED", "REAL_STEP_BUDGET"
+
+    def __init__(self, asked: int, used: int, budget: int) -> None:
+        super().__init__(f"{asked} more real steps were asked for, but {used} of the budget of {budget} are used")
+
+
+class CorruptCheckpoint(SimserviceError):
+    code, reason = "DATA_LOSS", "CORRUPT_CHECKPOINT"
+
+    def __init__(self, folder: str, problem: str) -> None:
+        super().__init__(
+            f"{folder} is not a usable world: {problem}. Train it again with: simservice train", folder=folder
+        )
+
+
+class StoreUnavailable(SimserviceError):
+    code, reason = "UNAVAILABLE", "STORE_UNAVAILABLE"
+
+    def __init__(self, address: str, problem: str = "no answer") -> None:
+        super().__init__(
+            f"the session store at {address} cannot be used ({problem}); start Redis or Valkey there, point "
+            "REDIS_URL at one, or unset it and install simservice[embedded]",
+            address=address,
+        )
+
+
+class ServerUnavailable(SimserviceError):
+    code, reason = "UNAVAILABLE", "SERVER_UNAVAILABLE"
+
+    def __init__(self, address: str, problem: str) -> None:
+        super().__init__(
+            f"no world service answers at {address} ({problem}); check the address, or start one with: "
+            "simservice serve DIR",
+            address=address,
+        )
+
+
+class SessionLost(SimserviceError):
+    code, reason = "UNAVAILABLE", "SESSION_LOST"
+
+    def __init__(self, token: str, patience_s: float, problem: str) -> None:
+        super().__init__(
+            f"session {token[:8]}… could not be resumed within {patience_s:g} s ({problem}); make the "
+            "environment again to begin a new session"
+        )
+
+
+class PortInUse(SimserviceError):
+    code, reason = "UNAVAILABLE", "PORT_IN_USE"
+
+    def __init__(self, address: str) -> None:
+        super().__init__(
+            f"{address} is in use by another process; stop it, or choose another with --port", address=address
+        )
+
+
+class DeadlineExceeded(SimserviceError):
+    code, reason, recoverable = "DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED", True
+
+
+class InternalError(SimserviceError):
+    code, reason = "INTERNAL", "INTERNAL"
+
+
+def error_class(reason: str) -> type[SimserviceError]:
+    """The class for a stable reason word; InternalError for one this version does not know."""
+    pending: list[type[SimserviceError]] = [SimserviceError]
+    while pending:
+        cls = pending.pop()
+        if cls.reason == reason and cls is not SimserviceError:
+            return cls
+        pending.extend(cls.__subclasses__())
+    return InternalError

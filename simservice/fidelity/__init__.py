@@ -1,0 +1,1 @@
+"""How far a dream is from the real thing: metrics in numpy and scipy."""

@@ -1,0 +1,1 @@
+"""The wire: spaces, values, nouns and errors as protobuf messages, and back."""

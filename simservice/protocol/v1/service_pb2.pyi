@@ -1,0 +1,228 @@
+from simservice.protocol.v1 import world_pb2 as _world_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ListWorldsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListWorldsReply(_message.Message):
+    __slots__ = ("worlds",)
+    WORLDS_FIELD_NUMBER: _ClassVar[int]
+    worlds: _containers.RepeatedCompositeFieldContainer[_world_pb2.World]
+    def __init__(self, worlds: _Optional[_Iterable[_Union[_world_pb2.World, _Mapping]]] = ...) -> None: ...
+
+class GetWorldRequest(_message.Message):
+    __slots__ = ("world",)
+    WORLD_FIELD_NUMBER: _ClassVar[int]
+    world: str
+    def __init__(self, world: _Optional[str] = ...) -> None: ...
+
+class GetWorldReply(_message.Message):
+    __slots__ = ("world",)
+    WORLD_FIELD_NUMBER: _ClassVar[int]
+    world: _world_pb2.World
+    def __init__(self, world: _Optional[_Union[_world_pb2.World, _Mapping]] = ...) -> None: ...
+
+class Values(_message.Message):
+    __slots__ = ("leaves", "ragged")
+    class Ragged(_message.Message):
+        __slots__ = ("leaves", "lengths")
+        LEAVES_FIELD_NUMBER: _ClassVar[int]
+        LENGTHS_FIELD_NUMBER: _ClassVar[int]
+        leaves: _containers.RepeatedScalarFieldContainer[bytes]
+        lengths: _containers.RepeatedScalarFieldContainer[int]
+        def __init__(self, leaves: _Optional[_Iterable[bytes]] = ..., lengths: _Optional[_Iterable[int]] = ...) -> None: ...
+    LEAVES_FIELD_NUMBER: _ClassVar[int]
+    RAGGED_FIELD_NUMBER: _ClassVar[int]
+    leaves: _containers.RepeatedScalarFieldContainer[bytes]
+    ragged: _containers.RepeatedCompositeFieldContainer[Values.Ragged]
+    def __init__(self, leaves: _Optional[_Iterable[bytes]] = ..., ragged: _Optional[_Iterable[_Union[Values.Ragged, _Mapping]]] = ...) -> None: ...
+
+class PlayRequest(_message.Message):
+    __slots__ = ("sequence", "open", "resume", "reset", "step", "render", "close")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    OPEN_FIELD_NUMBER: _ClassVar[int]
+    RESUME_FIELD_NUMBER: _ClassVar[int]
+    RESET_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    RENDER_FIELD_NUMBER: _ClassVar[int]
+    CLOSE_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    open: Open
+    resume: Resume
+    reset: Reset
+    step: Step
+    render: Render
+    close: Close
+    def __init__(self, sequence: _Optional[int] = ..., open: _Optional[_Union[Open, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., reset: _Optional[_Union[Reset, _Mapping]] = ..., step: _Optional[_Union[Step, _Mapping]] = ..., render: _Optional[_Union[Render, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ...) -> None: ...
+
+class Open(_message.Message):
+    __slots__ = ("world", "num_envs", "autoreset_mode", "client_version", "open_key")
+    WORLD_FIELD_NUMBER: _ClassVar[int]
+    NUM_ENVS_FIELD_NUMBER: _ClassVar[int]
+    AUTORESET_MODE_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    OPEN_KEY_FIELD_NUMBER: _ClassVar[int]
+    world: str
+    num_envs: int
+    autoreset_mode: _world_pb2.AutoresetMode
+    client_version: str
+    open_key: bytes
+    def __init__(self, world: _Optional[str] = ..., num_envs: _Optional[int] = ..., autoreset_mode: _Optional[_Union[_world_pb2.AutoresetMode, str]] = ..., client_version: _Optional[str] = ..., open_key: _Optional[bytes] = ...) -> None: ...
+
+class Resume(_message.Message):
+    __slots__ = ("session",)
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    def __init__(self, session: _Optional[str] = ...) -> None: ...
+
+class Reset(_message.Message):
+    __slots__ = ("mask", "seeds", "options_json", "context")
+    MASK_FIELD_NUMBER: _ClassVar[int]
+    SEEDS_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_JSON_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    mask: bytes
+    seeds: bytes
+    options_json: str
+    context: Grounding
+    def __init__(self, mask: _Optional[bytes] = ..., seeds: _Optional[bytes] = ..., options_json: _Optional[str] = ..., context: _Optional[_Union[Grounding, _Mapping]] = ...) -> None: ...
+
+class Grounding(_message.Message):
+    __slots__ = ("frames", "observation", "action")
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    OBSERVATION_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    frames: int
+    observation: Values
+    action: Values
+    def __init__(self, frames: _Optional[int] = ..., observation: _Optional[_Union[Values, _Mapping]] = ..., action: _Optional[_Union[Values, _Mapping]] = ...) -> None: ...
+
+class Step(_message.Message):
+    __slots__ = ("action",)
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    action: Values
+    def __init__(self, action: _Optional[_Union[Values, _Mapping]] = ...) -> None: ...
+
+class Render(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Close(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class PlayReply(_message.Message):
+    __slots__ = ("sequence", "opened", "reset", "stepped", "rendered", "closed", "error", "server_ns")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    OPENED_FIELD_NUMBER: _ClassVar[int]
+    RESET_FIELD_NUMBER: _ClassVar[int]
+    STEPPED_FIELD_NUMBER: _ClassVar[int]
+    RENDERED_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    SERVER_NS_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    opened: Opened
+    reset: ResetDone
+    stepped: Stepped
+    rendered: Rendered
+    closed: Closed
+    error: Error
+    server_ns: int
+    def __init__(self, sequence: _Optional[int] = ..., opened: _Optional[_Union[Opened, _Mapping]] = ..., reset: _Optional[_Union[ResetDone, _Mapping]] = ..., stepped: _Optional[_Union[Stepped, _Mapping]] = ..., rendered: _Optional[_Union[Rendered, _Mapping]] = ..., closed: _Optional[_Union[Closed, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., server_ns: _Optional[int] = ...) -> None: ...
+
+class Opened(_message.Message):
+    __slots__ = ("session", "world", "num_envs", "autoreset_mode", "last_sequence")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    WORLD_FIELD_NUMBER: _ClassVar[int]
+    NUM_ENVS_FIELD_NUMBER: _ClassVar[int]
+    AUTORESET_MODE_FIELD_NUMBER: _ClassVar[int]
+    LAST_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    world: _world_pb2.World
+    num_envs: int
+    autoreset_mode: _world_pb2.AutoresetMode
+    last_sequence: int
+    def __init__(self, session: _Optional[str] = ..., world: _Optional[_Union[_world_pb2.World, _Mapping]] = ..., num_envs: _Optional[int] = ..., autoreset_mode: _Optional[_Union[_world_pb2.AutoresetMode, str]] = ..., last_sequence: _Optional[int] = ...) -> None: ...
+
+class ResetDone(_message.Message):
+    __slots__ = ("observation", "infos")
+    OBSERVATION_FIELD_NUMBER: _ClassVar[int]
+    INFOS_FIELD_NUMBER: _ClassVar[int]
+    observation: Values
+    infos: _containers.RepeatedCompositeFieldContainer[Info]
+    def __init__(self, observation: _Optional[_Union[Values, _Mapping]] = ..., infos: _Optional[_Iterable[_Union[Info, _Mapping]]] = ...) -> None: ...
+
+class Stepped(_message.Message):
+    __slots__ = ("observation", "rewards", "terminated", "truncated", "infos", "final", "final_observation")
+    OBSERVATION_FIELD_NUMBER: _ClassVar[int]
+    REWARDS_FIELD_NUMBER: _ClassVar[int]
+    TERMINATED_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATED_FIELD_NUMBER: _ClassVar[int]
+    INFOS_FIELD_NUMBER: _ClassVar[int]
+    FINAL_FIELD_NUMBER: _ClassVar[int]
+    FINAL_OBSERVATION_FIELD_NUMBER: _ClassVar[int]
+    observation: Values
+    rewards: bytes
+    terminated: bytes
+    truncated: bytes
+    infos: _containers.RepeatedCompositeFieldContainer[Info]
+    final: bytes
+    final_observation: Values
+    def __init__(self, observation: _Optional[_Union[Values, _Mapping]] = ..., rewards: _Optional[bytes] = ..., terminated: _Optional[bytes] = ..., truncated: _Optional[bytes] = ..., infos: _Optional[_Iterable[_Union[Info, _Mapping]]] = ..., final: _Optional[bytes] = ..., final_observation: _Optional[_Union[Values, _Mapping]] = ...) -> None: ...
+
+class Info(_message.Message):
+    __slots__ = ("name", "dtype", "shape", "value", "present")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    PRESENT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    dtype: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    value: bytes
+    present: bytes
+    def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., value: _Optional[bytes] = ..., present: _Optional[bytes] = ...) -> None: ...
+
+class Rendered(_message.Message):
+    __slots__ = ("height", "width", "frames")
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    height: int
+    width: int
+    frames: bytes
+    def __init__(self, height: _Optional[int] = ..., width: _Optional[int] = ..., frames: _Optional[bytes] = ...) -> None: ...
+
+class Closed(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Error(_message.Message):
+    __slots__ = ("code", "reason", "message", "details", "recoverable")
+    class DetailsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    DETAILS_FIELD_NUMBER: _ClassVar[int]
+    RECOVERABLE_FIELD_NUMBER: _ClassVar[int]
+    code: int
+    reason: str
+    message: str
+    details: _containers.ScalarMap[str, str]
+    recoverable: bool
+    def __init__(self, code: _Optional[int] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., details: _Optional[_Mapping[str, str]] = ..., recoverable: _Optional[bool] = ...) -> None: ...

@@ -1,0 +1,1 @@
+"""The surfaces of the service: gRPC facade, one local process, Ray Serve."""

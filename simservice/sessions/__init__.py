@@ -1,0 +1,1 @@
+"""Who holds which lanes, and how they survive."""

@@ -1,0 +1,70 @@
+"""What sessions ask of whoever steps lanes, and the commands that travel between them. Knows no tensors."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from gymnasium.vector import AutoresetMode
+
+from simservice.types import Array, Context, Leaves, ResetResult, StepResult, WorldSpec
+
+
+@dataclass(frozen=True)
+class Step:
+    """One action per lane, by leaf path, already checked against the action space."""
+
+    action: Leaves  # (lanes, ...)
+
+
+@dataclass(frozen=True)
+class Reset:
+    """Starts episodes in the lanes of `mask` (None: all)."""
+
+    mask: Array | None = None  # (lanes,) bool
+    seeds: Array | None = None  # (lanes,) int64, -1: not seeded
+    context: Context | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+Command = Step | Reset
+Result = StepResult | ResetResult
+
+
+class LaneEngine(Protocol):
+    """Holds lanes and steps them.
+
+    Called from one event loop. Methods that return a future have handed the work in when they return, keep the order
+    in which they were called for the same lanes, and either do all of the work or none of it: a future that fails
+    with a recoverable error has changed no lane. `lanes` are the integers that allocate gave, in the session's order.
+    """
+
+    spec: WorldSpec
+    lane_bytes: int
+    capacity: int
+
+    @property
+    def lanes_in_use(self) -> int: ...
+
+    def allocate(self, count: int, mode: AutoresetMode, seeds: Array) -> Array:
+        """Takes `count` free lanes, seeded by `seeds` (count,) int64; all must be reset before they are stepped.
+
+        Raises CapacityExhausted and takes none when fewer are free. Returns (count,) int64.
+        """
+
+    def release(self, lanes: Array) -> None:
+        """Gives lanes back; work already handed in for them is finished first, its result dropped."""
+
+    def step(self, lanes: Array, command: Step) -> asyncio.Future[StepResult]:
+        """Fails with NeedsReset when a lane was never reset or (mode DISABLED) has ended."""
+
+    def reset(self, lanes: Array, command: Reset) -> asyncio.Future[ResetResult]: ...
+
+    def render(self, lanes: Array) -> asyncio.Future[Array]:
+        """(lanes, height, width, 3) uint8."""
+
+    def snapshot(self, lanes: Array) -> asyncio.Future[bytes]:
+        """All that the lanes are, as bytes; an engine with the same world version goes on from them identically."""
+
+    def restore(self, lanes: Array, snapshot: bytes) -> asyncio.Future[None]: ...

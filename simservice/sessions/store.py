@@ -1,0 +1,72 @@
+"""The contract of the session store: records, epochs and journals. Its twins are memory_store and redis_store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionRecord:
+    """What must be known to bring a session back anywhere."""
+
+    token: str  # 32 hexadecimal digits
+    world: str  # name@version
+    num_envs: int
+    autoreset_mode: str  # AutoresetMode.value
+    seeds: bytes  # int64 a lane, little-endian: the luck of lanes that no reset seeds
+    open_key: bytes
+    epoch: int  # fencing number of the owner; a claim raises it
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """Everything stored of a session: its record, newest snapshot and the journal after it."""
+
+    record: SessionRecord
+    snapshot: bytes | None
+    snapshot_sequence: int  # the last request the snapshot holds; 0 without one
+    last_sequence: int
+    journal: Sequence[bytes]  # payloads of snapshot_sequence + 1 ... last_sequence
+
+
+class SessionStore(Protocol):
+    """All writes name the writer's epoch and fail with SessionFenced when it is not the newest; each call is atomic.
+
+    Every call may fail with StoreUnavailable; a call that failed so may or may not have taken effect, and is safe to
+    repeat. Futures are handed in when the method returns: appends of many sessions share one round trip.
+    """
+
+    address: str
+
+    async def create(self, record: SessionRecord) -> SessionRecord:
+        """Stores a new session with its record's epoch; if one with the same open_key exists, returns that one."""
+
+    async def claim(self, token: str) -> Recovery:
+        """Raises the epoch by one and returns all that is stored, the record with the new epoch. UnknownSession."""
+
+    def append(self, token: str, epoch: int, sequence: int, payload: bytes) -> asyncio.Future[None]:
+        """Journals one request, durably as the server is configured, and renews the session's time to live.
+
+        Repeating an append with the last sequence does nothing; a sequence that is not the next is SequenceGap.
+        """
+
+    async def snapshot(self, token: str, epoch: int, sequence: int, data: bytes) -> None:
+        """Replaces the snapshot by one that holds all requests up to `sequence`, and cuts the journal there."""
+
+    async def touch(self, token: str, epoch: int) -> None:
+        """Renews the session's time to live."""
+
+    async def delete(self, token: str, epoch: int) -> None:
+        """Forgets the session; deleting an unknown one is no error."""
+
+    async def announce(self, world: str, contract: bytes, ttl_s: float) -> None:
+        """Lists a world (name@version) as served, with its serialised contract, until ttl_s from now."""
+
+    async def worlds(self) -> dict[str, bytes]:
+        """The contracts of all worlds announced and not yet expired, by name@version."""
+
+    async def close(self) -> None:
+        """Ends connections; the data stays."""

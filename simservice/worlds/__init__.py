@@ -1,0 +1,1 @@
+"""Learned dynamics behind one pure interface."""

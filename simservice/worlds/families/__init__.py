@@ -1,0 +1,1 @@
+"""One file a family; found by entry point, named by nobody."""
