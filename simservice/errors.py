@@ -117,8 +117,9 @@ class MissingDataset(SimserviceError):
     code, reason = "NOT_FOUND", "MISSING_DATASET"
 
     def __init__(self, dataset: str, where: str, known: Iterable[str] = ()) -> None:
+        meant = near_miss(dataset, known).removesuffix("?")
         super().__init__(
-            f"no dataset {dataset!r} in {where}{near_miss(dataset, known)}. Record one with: simservice collect ENV",
+            f"no dataset {dataset!r} in {where}{meant}. Record one with: simservice collect ENV",
             dataset=dataset,
         )
 

@@ -104,6 +104,7 @@ class Provenance:
 
     env_id: str | None = None  # the Gymnasium id of the real environment
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    env_attributes: Mapping[str, Any] = field(default_factory=dict)  # physics changed after it was made
     dataset_id: str | None = None
     dataset_hash: str | None = None  # sha256 over the episodes' arrays
     real_steps: int = 0  # every real step the dataset cost, held-out episodes included
