@@ -84,6 +84,7 @@ class World(nn.Module, ABC):
     """A learned model of one environment, or a control behind the same interface."""
 
     family: ClassVar[str]
+    Config: ClassVar[type[Any]]  # a frozen dataclass with a default for every field
     device_types: ClassVar[frozenset[str]] = frozenset({"cpu", "cuda"})
 
     def __init__(self, spec: WorldSpec, config: Any) -> None:
