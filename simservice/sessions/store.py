@@ -44,6 +44,9 @@ class SessionStore(Protocol):
     async def create(self, record: SessionRecord) -> SessionRecord:
         """Stores a new session with its record's epoch; if one with the same open_key exists, returns that one."""
 
+    async def record(self, token: str) -> SessionRecord:
+        """The session's record as it is, without claiming anything. UnknownSession."""
+
     async def claim(self, token: str) -> Recovery:
         """Raises the epoch by one and returns all that is stored, the record with the new epoch. UnknownSession."""
 
@@ -53,8 +56,18 @@ class SessionStore(Protocol):
         Repeating an append with the last sequence does nothing; a sequence that is not the next is SequenceGap.
         """
 
+    async def retract(self, token: str, epoch: int, sequence: int) -> int:
+        """Takes the last request back from the journal, because the engine refused it; returns the new epoch.
+
+        The epoch rises so that no copy of the refused append that is still under way can come after its retraction.
+        If `sequence` is not the last request there is nothing to take back. A snapshot never holds a refused request.
+        """
+
     async def snapshot(self, token: str, epoch: int, sequence: int, data: bytes) -> None:
-        """Replaces the snapshot by one that holds all requests up to `sequence`, and cuts the journal there."""
+        """Replaces the snapshot by one that holds all requests up to `sequence`, and cuts the journal there.
+
+        One that is not newer than what is stored changes nothing; one ahead of the journal is SequenceGap.
+        """
 
     async def touch(self, token: str, epoch: int) -> None:
         """Renews the session's time to live."""

@@ -1,0 +1,139 @@
+"""The session store without a server, for unit tests only: NOT DURABLE, everything is gone with the process."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from simservice.errors import SequenceGap, SessionFenced, SimserviceError, UnknownSession
+from simservice.sessions.store import Recovery, SessionRecord
+
+
+@dataclass
+class _Stored:
+    record: SessionRecord
+    deadline: float
+    snapshot: bytes | None = None
+    snapshot_sequence: int = 0
+    last_sequence: int = 0
+    retracted_by: int = 0
+    journal: list[bytes] = field(default_factory=list)
+
+
+class MemoryStore:
+    """A SessionStore in a dict. Several services of one process may share it."""
+
+    def __init__(self, *, idle_ttl_s: float = 600.0, now: Callable[[], float] = time.monotonic) -> None:
+        self.address = "memory (not durable)"
+        self._idle_ttl_s = idle_ttl_s
+        self._now = now
+        self._sessions: dict[str, _Stored] = {}
+        self._tokens: dict[bytes, str] = {}
+        self._worlds: dict[str, tuple[bytes, float]] = {}
+
+    async def create(self, record: SessionRecord) -> SessionRecord:
+        """Stores a record, or returns the one that has its open key."""
+        token = self._tokens.get(record.open_key, record.token)
+        if self._alive(token) is None:
+            self._tokens[record.open_key] = record.token
+            self._sessions[record.token] = _Stored(record, self._deadline())
+            return record
+        return self._sessions[token].record
+
+    async def record(self, token: str) -> SessionRecord:
+        """Reads the record."""
+        return self._known(token).record
+
+    async def claim(self, token: str) -> Recovery:
+        """Raises the epoch and reads everything."""
+        stored = self._known(token)
+        stored.record = replace(stored.record, epoch=stored.record.epoch + 1)
+        stored.deadline = self._deadline()
+        return Recovery(
+            stored.record, stored.snapshot, stored.snapshot_sequence, stored.last_sequence, list(stored.journal)
+        )
+
+    def append(self, token: str, epoch: int, sequence: int, payload: bytes) -> asyncio.Future[None]:
+        """Done, or failed, when it returns."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        try:
+            stored = self._owned(token, epoch)
+            if sequence == stored.last_sequence + 1:
+                stored.journal.append(payload)
+                stored.last_sequence = sequence
+            elif sequence != stored.last_sequence:
+                raise SequenceGap(sequence, stored.last_sequence + 1)
+            stored.deadline = self._deadline()
+        except SimserviceError as error:
+            future.set_exception(error)
+        else:
+            future.set_result(None)
+        return future
+
+    async def retract(self, token: str, epoch: int, sequence: int) -> int:
+        """Takes the last request back and raises the epoch."""
+        stored = self._known(token)
+        if stored.retracted_by == epoch and stored.record.epoch == epoch + 1:
+            return epoch + 1
+        stored = self._owned(token, epoch)
+        if sequence == stored.last_sequence > stored.snapshot_sequence:
+            stored.journal.pop()
+            stored.last_sequence -= 1
+        stored.record = replace(stored.record, epoch=epoch + 1)
+        stored.retracted_by = epoch
+        return epoch + 1
+
+    async def snapshot(self, token: str, epoch: int, sequence: int, data: bytes) -> None:
+        """Replaces the snapshot and cuts the journal."""
+        stored = self._owned(token, epoch)
+        if sequence > stored.last_sequence:
+            raise SequenceGap(sequence, stored.last_sequence)
+        if sequence > stored.snapshot_sequence:
+            del stored.journal[: sequence - stored.snapshot_sequence]
+            stored.snapshot, stored.snapshot_sequence = data, sequence
+        stored.deadline = self._deadline()
+
+    async def touch(self, token: str, epoch: int) -> None:
+        """Renews the time to live."""
+        self._owned(token, epoch).deadline = self._deadline()
+
+    async def delete(self, token: str, epoch: int) -> None:
+        """Forgets the session and its open key."""
+        if self._alive(token) is not None:
+            self._tokens.pop(self._owned(token, epoch).record.open_key, None)
+            del self._sessions[token]
+
+    async def announce(self, world: str, contract: bytes, ttl_s: float) -> None:
+        """Lists a world."""
+        self._worlds[world] = (contract, self._now() + ttl_s)
+
+    async def worlds(self) -> dict[str, bytes]:
+        """The worlds whose deadline has not passed."""
+        return {world: contract for world, (contract, deadline) in self._worlds.items() if deadline > self._now()}
+
+    async def close(self) -> None:
+        """There is nothing to end."""
+
+    def _deadline(self) -> float:
+        return self._now() + self._idle_ttl_s
+
+    def _alive(self, token: str) -> _Stored | None:
+        stored = self._sessions.get(token)
+        if stored is not None and stored.deadline <= self._now():
+            del self._sessions[token]
+            return None
+        return stored
+
+    def _known(self, token: str) -> _Stored:
+        stored = self._alive(token)
+        if stored is None:
+            raise UnknownSession(token)
+        return stored
+
+    def _owned(self, token: str, epoch: int) -> _Stored:
+        stored = self._known(token)
+        if stored.record.epoch != epoch:
+            raise SessionFenced(token)
+        return stored
