@@ -1,0 +1,64 @@
+"""Decides which waiting requests join the next tick and how a batch is cut. Knows no tensors: a lane is an integer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from simservice.types import Array
+
+
+class Waiting(Protocol):
+    """A request for some lanes."""
+
+    @property
+    def lanes(self) -> Array: ...
+
+
+W = TypeVar("W", bound=Waiting)
+
+
+def choose(waiting: Sequence[W], capacity: int) -> tuple[list[W], list[W]]:
+    """Takes, in order of arrival, every request none of whose lanes an earlier one also wants; the rest wait.
+
+    So a lane takes part in a tick at most once, and its requests keep their order.
+    """
+    if len(waiting) == 1:
+        return list(waiting), []
+    wanted = np.zeros(capacity, dtype=np.bool_)
+    chosen: list[W] = []
+    left: list[W] = []
+    for request in waiting:
+        (left if wanted[request.lanes].any() else chosen).append(request)
+        wanted[request.lanes] = True
+    return chosen, left
+
+
+def cut(count: int, sizes: Sequence[int]) -> Iterable[tuple[int, int, int]]:
+    """(begin, end, padded size) of the pieces of a batch of `count`: full largest ones, then the smallest that fits.
+
+    `sizes` ascend.
+    """
+    begin = 0
+    while count - begin > sizes[-1]:
+        yield begin, begin + sizes[-1], sizes[-1]
+        begin += sizes[-1]
+    if count > begin:
+        yield begin, count, next(size for size in sizes if size >= count - begin)
+
+
+def pad(lanes: Array, size: int, filler: int) -> Array:
+    """Lanes, then `filler` up to `size`."""
+    if len(lanes) == size:
+        return lanes
+    padded = np.full(size, filler, dtype=np.int64)
+    padded[: len(lanes)] = lanes
+    return padded
+
+
+def alike(groups: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """Of groups of batch sizes that round alike, the one to use: the most sizes, then the larger ones."""
+    best = max(groups, key=lambda group: (len(group), max(group)))
+    return tuple(sorted(best))

@@ -1,0 +1,64 @@
+"""The host's columns beside the rows: each lane's luck, age and phase. Knows no tensors."""
+
+from __future__ import annotations
+
+import numpy as np
+from gymnasium.vector import AutoresetMode
+
+from simservice.types import Array
+
+MODES: tuple[AutoresetMode, ...] = (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP, AutoresetMode.DISABLED)
+NEXT_STEP, SAME_STEP, DISABLED = range(3)
+
+STORED: tuple[str, ...] = ("seed", "counter", "elapsed", "ended", "ready")
+"""The columns that belong to a lane's future and so to its snapshot; the mode belongs to the session."""
+
+
+class Control:
+    """One entry a lane, the scratch lane's last."""
+
+    def __init__(self, size: int) -> None:
+        self.seed = np.zeros(size, dtype=np.int64)
+        self.counter = np.zeros(size, dtype=np.int64)  # calls that drew luck since the seed was set
+        self.elapsed = np.zeros(size, dtype=np.int64)  # steps of the running episode
+        self.ended = np.zeros(size, dtype=np.bool_)  # the episode is over and no new one has begun
+        self.ready = np.zeros(size, dtype=np.bool_)  # was ever reset
+        self.mode = np.zeros(size, dtype=np.int8)
+
+    def open(self, lanes: Array, mode: AutoresetMode, seeds: Array) -> None:
+        """Makes lanes new: seeded, never reset."""
+        self.seed[lanes] = seeds
+        self.counter[lanes] = 0
+        self.elapsed[lanes] = 0
+        self.ended[lanes] = False
+        self.ready[lanes] = False
+        self.mode[lanes] = MODES.index(mode)
+
+    def blocked(self, lanes: Array) -> Array:
+        """Positions in `lanes` that may not be stepped: never reset, or ended under DISABLED."""
+        ready = self.ready[lanes]
+        ended = self.ended[lanes]
+        if ready.all() and not ended.any():
+            return np.empty(0, dtype=np.int64)
+        return np.flatnonzero(~ready | (ended & (self.mode[lanes] == DISABLED)))
+
+    def reseed(self, lanes: Array, seeds: Array) -> None:
+        """Sets the luck of lanes whose seed is not negative; the others go on with theirs."""
+        seeded = seeds >= 0
+        self.seed[lanes[seeded]] = seeds[seeded]
+        self.counter[lanes[seeded]] = 0
+
+    def begin(self, lanes: Array) -> None:
+        """An episode begins."""
+        self.elapsed[lanes] = 0
+        self.ended[lanes] = False
+        self.ready[lanes] = True
+
+    def columns(self, lanes: Array) -> dict[str, Array]:
+        """Copies of the stored columns of some lanes."""
+        return {name: getattr(self, name)[lanes] for name in STORED}
+
+    def write(self, lanes: Array, columns: dict[str, Array]) -> None:
+        """Puts stored columns back."""
+        for name in STORED:
+            getattr(self, name)[lanes] = columns[name]

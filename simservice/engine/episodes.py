@@ -1,0 +1,211 @@
+"""Gymnasium's rules of episodes over many sessions' lanes: ends, time limits, the three autoreset modes, resets.
+
+Per lane as Gymnasium 1.2.2 says. NEXT_STEP: the step after an end ignores its action and gives the first observation
+of a new episode with reward 0. SAME_STEP: the ending step gives the new first observation, the last one goes to
+final_observation. DISABLED: an ended lane must be reset. The time limit truncates beside a termination, as TimeLimit.
+
+A step whose numbers are not finite is not taken: the lane keeps its last observation, gets reward 0 and is truncated,
+with the info "world_error". Knows no threads and no queues.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from simservice.engine.control import SAME_STEP, Control
+from simservice.engine.requests import Request
+from simservice.engine.runner import Runner, Stepped
+from simservice.errors import InternalError, NeedsReset
+from simservice.types import Array, Info, Infos, Leaves, ResetResult, StepResult
+
+
+class Episodes:
+    """Steps and resets over one runner."""
+
+    def __init__(self, runner: Runner, control: Control) -> None:
+        self.runner = runner
+        self.control = control
+        self.spec = runner.world.spec
+        self.stats = runner.stats
+
+    def step(self, requests: Sequence[Request]) -> None:
+        """Does steps of disjoint lanes in one batch; a refused one changes nothing."""
+        allowed = [request for request in requests if not self._refused(request)]
+        if allowed:
+            self._step(allowed)
+
+    def _refused(self, request: Request) -> bool:
+        blocked = self.control.blocked(request.lanes)
+        if len(blocked):
+            request.error = NeedsReset(blocked.tolist())
+        return bool(len(blocked))
+
+    # ---- steps -----------------------------------------------------------------------------------------------------
+
+    def _step(self, requests: Sequence[Request]) -> None:
+        lanes = _joined([request.lanes for request in requests])
+        action = _joined_leaves([request.step.action for request in requests])
+        resting = self.control.ended[lanes]  # under NEXT_STEP; no other mode steps an ended lane
+        done = self._step_some(lanes, action, ~resting) if resting.any() else self.runner.step(lanes, action)
+        self.stats.lane_steps += len(lanes) - int(resting.sum())
+        self.stats.tick_lanes.add(len(lanes))
+        truncated = self._end(lanes, done, resting)
+        over = done.terminated | truncated
+        again = over & (self.control.mode[lanes] == SAME_STEP)
+        self.control.ended[lanes] = over & ~again
+        final = {path: array.copy() for path, array in done.observation.items()} if again.any() else None
+        fresh = resting | again
+        unborn = self._begin(lanes, fresh, done.observation) if fresh.any() else None
+        self._answer(requests, done, truncated, fresh, again, final, unborn)
+
+    def _step_some(self, lanes: Array, action: Leaves, awake: Array) -> Stepped:
+        """A step of the lanes that are awake; the rows of the others are zeros."""
+        leaves = self.runner.observation_leaves
+        observation = {leaf.path: np.zeros((len(lanes), *leaf.shape), dtype=leaf.dtype) for leaf in leaves}
+        whole = Stepped(observation, np.zeros(len(lanes)), np.zeros(len(lanes), dtype=np.bool_), None, None)
+        if not awake.any():
+            return whole
+        some = self.runner.step(lanes[awake], {path: array[awake] for path, array in action.items()})
+        for path, array in some.observation.items():
+            whole.observation[path][awake] = array
+        whole.reward[awake] = some.reward
+        whole.terminated[awake] = some.terminated
+        if some.uncertainty is not None:
+            whole.uncertainty = np.full(len(lanes), np.nan, dtype=np.float32)
+            whole.uncertainty[awake] = some.uncertainty
+        if some.broken is not None:
+            whole.broken = np.zeros(len(lanes), dtype=np.bool_)
+            whole.broken[awake] = some.broken
+        return whole
+
+    def _end(self, lanes: Array, done: Stepped, resting: Array) -> Array:
+        """Counts the step and says which lanes were truncated."""
+        elapsed = self.control.elapsed[lanes] + ~resting
+        self.control.elapsed[lanes] = elapsed
+        limit = self.spec.max_episode_steps
+        truncated = np.zeros(len(lanes), dtype=np.bool_) if limit is None else (elapsed >= limit) & ~resting
+        if done.broken is not None:
+            truncated |= done.broken
+        self.stats.episodes_terminated += int(done.terminated.sum())
+        self.stats.episodes_truncated += int((truncated & ~done.terminated).sum())
+        return truncated
+
+    def _begin(self, lanes: Array, fresh: Array, observation: Leaves) -> Array | None:
+        """Starts episodes in the lanes of `fresh` and writes their observations in; the lanes that cannot start."""
+        chosen = lanes[fresh]
+        started = self.runner.start(chosen)
+        self.control.begin(chosen)
+        self.stats.episodes_begun += len(chosen)
+        for path, array in started.observation.items():
+            observation[path][fresh] = array
+        if started.broken is None:
+            return None
+        unborn = np.zeros(len(lanes), dtype=np.bool_)
+        unborn[fresh] = started.broken
+        return unborn
+
+    def _answer(
+        self,
+        requests: Sequence[Request],
+        done: Stepped,
+        truncated: Array,
+        fresh: Array,
+        again: Array,
+        final: Leaves | None,
+        unborn: Array | None,
+    ) -> None:
+        begin = 0
+        for request in requests:
+            part = slice(begin, begin + len(request.lanes))
+            begin = part.stop
+            if unborn is not None and unborn[part].any():
+                request.error = self._no_start()
+                continue
+            ended = final is not None and bool(again[part].any())
+            request.result = StepResult(
+                observation={path: array[part] for path, array in done.observation.items()},
+                reward=done.reward[part],
+                terminated=done.terminated[part],
+                truncated=truncated[part],
+                infos=self._infos(
+                    fresh[part],
+                    None if done.uncertainty is None else done.uncertainty[part],
+                    None if done.broken is None else done.broken[part],
+                ),
+                final_observation=_where(final, part, again[part]) if ended else None,
+                final=again[part].copy() if ended else None,
+            )
+
+    # ---- resets ----------------------------------------------------------------------------------------------------
+
+    def reset(self, request: Request) -> None:
+        """Does one reset."""
+        command, lanes = request.reset, request.lanes
+        mask = np.ones(len(lanes), dtype=np.bool_) if command.mask is None else command.mask
+        unready = np.flatnonzero(~self.control.ready[lanes] & ~mask)
+        if len(unready):
+            request.error = NeedsReset(unready.tolist())
+            return
+        chosen = lanes[mask]
+        if command.seeds is not None:
+            self.control.reseed(chosen, command.seeds[mask])
+        started = self.runner.start(chosen)
+        self.control.begin(chosen)
+        self.stats.episodes_begun += len(chosen)
+        if started.broken is not None:
+            request.error = self._no_start()
+            return
+        if command.context is not None:
+            self._ground(chosen, command.context.observation, command.context.action, mask, command.context.frames)
+        whole = len(chosen) == len(lanes) and command.context is None
+        request.result = ResetResult(
+            observation=started.observation if whole else self.runner.look(lanes),
+            infos=self._infos(mask, None, None),
+        )
+
+    def _ground(self, lanes: Array, observation: Leaves, action: Leaves, mask: Array, frames: int) -> None:
+        blank = {leaf.path: np.zeros((len(lanes), *leaf.shape), dtype=leaf.dtype) for leaf in self.runner.action_leaves}
+        for frame in range(frames):
+            seen = {path: array[mask, frame] for path, array in observation.items()}
+            acted = {path: array[mask, frame - 1] for path, array in action.items()} if frame else blank
+            self.runner.ground(lanes, seen, acted, first=frame == 0)
+
+    # ---- infos -----------------------------------------------------------------------------------------------------
+
+    def _infos(self, fresh: Array, uncertainty: Array | None, broken: Array | None) -> Infos:
+        """`trust_horizon` where an episode began, `uncertainty` and `world_error` where a step was asked for."""
+        infos: Infos = {}
+        if uncertainty is not None:
+            present = ~np.isnan(uncertainty)
+            if present.any():
+                infos["uncertainty"] = Info(uncertainty, present)
+        if self.spec.trust_horizon_steps is not None and fresh.any():
+            horizon = np.full(len(fresh), self.spec.trust_horizon_steps, dtype=np.int64)
+            infos["trust_horizon"] = Info(horizon, fresh.copy())
+        if broken is not None and broken.any():
+            infos["world_error"] = Info(broken.copy(), broken.copy())
+        return infos
+
+    def _no_start(self) -> InternalError:
+        return InternalError(f"world {self.spec.full_name} gave a first observation that is not finite")
+
+
+def _joined(arrays: Sequence[Array]) -> Array:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
+def _joined_leaves(parts: Sequence[Leaves]) -> Leaves:
+    if len(parts) == 1:
+        return parts[0]
+    return {path: np.concatenate([part[path] for part in parts]) for path in parts[0]}
+
+
+def _where(leaves: Leaves | None, part: slice, mask: Array) -> Leaves:
+    """Rows of `part`, zeros where the mask is False."""
+    assert leaves is not None
+    kept = {path: array[part] for path, array in leaves.items()}
+    for array in kept.values():
+        array[~mask] = 0
+    return kept

@@ -1,0 +1,37 @@
+"""What waits for a tick: one object a request, with the place for its answer. Knows no tensors."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from simservice.errors import SimserviceError
+from simservice.sessions.lanes import Reset, Step
+from simservice.types import Array
+
+Kind = Literal["step", "reset", "render", "snapshot", "restore", "release", "clear"]
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """A request for some lanes; `result` or `error` is set once a tick has done it."""
+
+    kind: Kind
+    lanes: Array  # (n,) int64
+    command: Any  # Step for "step", Reset for "reset", bytes for "restore"; else None
+    future: asyncio.Future[Any] | None  # None: nobody waits
+    result: Any = field(default=None)
+    error: SimserviceError | None = field(default=None)
+
+    @property
+    def step(self) -> Step:
+        """The command of a step."""
+        assert isinstance(self.command, Step)
+        return self.command
+
+    @property
+    def reset(self) -> Reset:
+        """The command of a reset."""
+        assert isinstance(self.command, Reset)
+        return self.command

@@ -1,0 +1,217 @@
+"""Calls the world on lanes: gathers rows, pads them, draws their luck, calls, writes rows back. Knows no episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from simservice.engine.arena import Arena
+from simservice.engine.batching import cut, pad
+from simservice.engine.control import Control
+from simservice.engine.stats import EngineStats
+from simservice.types import Array, Leaves, leaves_of
+from simservice.worlds.noise import lane_draws
+from simservice.worlds.world import Call, Tensors, World
+
+
+@dataclass
+class Stepped:
+    """What one step gave n lanes."""
+
+    observation: Leaves  # (n, ...)
+    reward: Array  # (n,) float64
+    terminated: Array  # (n,) bool
+    uncertainty: Array | None  # (n,) float32
+    broken: Array | None  # (n,) bool: lanes whose step was not finite and not taken; None: no lane
+
+
+@dataclass
+class Started:
+    """What a start gave n lanes."""
+
+    observation: Leaves
+    broken: Array | None
+
+
+class Runner:
+    """One world over one arena, in batches of the given sizes only."""
+
+    def __init__(self, world: World, arena: Arena, control: Control, sizes: Sequence[int], stats: EngineStats) -> None:
+        self.world = world
+        self.arena = arena
+        self.control = control
+        self.sizes = tuple(sizes)
+        self.stats = stats
+        self.observation_leaves = leaves_of(world.spec.observation_space, "observation")
+        self.action_leaves = leaves_of(world.spec.action_space, "action")
+        self._uncertain = "uncertainty" in world.spec.capabilities
+
+    def step(self, lanes: Array, action: Leaves) -> Stepped:
+        """One step of every lane. Where the world's answer is not finite the lane stays in its state."""
+        return _join_steps([self._step(lanes[a:b], _rows(action, a, b), n) for a, b, n in self._cut(len(lanes))])
+
+    def start(self, lanes: Array) -> Started:
+        """First states from the world's own starts."""
+        return _join_starts([self._start(lanes[a:b], n) for a, b, n in self._cut(len(lanes))])
+
+    def ground(self, lanes: Array, frame: Leaves, action: Leaves, first: bool) -> None:
+        """Shows every lane one real frame and the action that led to it."""
+        for a, b, size in self._cut(len(lanes)):
+            part = lanes[a:b]
+            index, draws = self._draws(part, size, "observe")
+            state = self.world.observe(
+                self.arena.gather(index),
+                self._fill(_rows(frame, a, b), size),
+                self._fill(_rows(action, a, b), size),
+                torch.full((size,), first, dtype=torch.bool, device=self.arena.device),
+                draws,
+            )
+            self._keep(index, state, b - a)
+            self.control.counter[part] += 1
+
+    def look(self, lanes: Array) -> Leaves:
+        """The present observation of every lane."""
+        parts = []
+        for a, b, size in self._cut(len(lanes)):
+            index = self.arena.index(pad(lanes[a:b], size, self.arena.scratch))
+            parts.append(_host(self.world.emit(self.arena.gather(index)), b - a))
+        return _join(parts)
+
+    def picture(self, lanes: Array) -> Array:
+        """(n, height, width, 3) uint8."""
+        parts = []
+        for a, b, size in self._cut(len(lanes)):
+            index = self.arena.index(pad(lanes[a:b], size, self.arena.scratch))
+            parts.append(self.world.render(self.arena.gather(index))[: b - a].cpu().numpy())
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    # ---- one padded call ---------------------------------------------------------------------------------------------
+
+    def _step(self, lanes: Array, action: Leaves, size: int) -> Stepped:
+        count = len(lanes)
+        index, draws = self._draws(lanes, size, "step")
+        before = self.arena.gather(index)
+        after, out = self.world.step(before, self._fill(action, size), draws)
+        self.control.counter[lanes] += 1
+        observation = _host(self.world.emit(after), count)
+        reward = out.reward[:count].cpu().numpy().astype(np.float64)
+        terminated = out.terminated[:count].cpu().numpy()
+        uncertainty = out.uncertainty[:count].cpu().numpy() if self._uncertain else None
+        broken = _broken(observation, reward)
+        if broken is None:
+            self._keep(index, after, count)
+        else:
+            self.stats.world_errors += int(broken.sum())
+            kept = _host(self.world.emit(before), count)
+            for path, array in observation.items():
+                array[broken] = kept[path][broken]
+            reward[broken] = 0.0
+            terminated = terminated & ~broken
+            if uncertainty is not None:
+                uncertainty = np.where(broken, np.float32(np.nan), uncertainty)
+            self._keep_where(index, after, ~broken)
+        return Stepped(observation, reward, terminated, uncertainty, broken)
+
+    def _start(self, lanes: Array, size: int) -> Started:
+        index, draws = self._draws(lanes, size, "init")
+        state = self.world.init(draws)
+        self.control.counter[lanes] += 1
+        observation = _host(self.world.emit(state), len(lanes))
+        self._keep(index, state, len(lanes))
+        broken = _broken(observation)
+        if broken is not None:
+            self.stats.world_errors += int(broken.sum())
+        return Started(observation, broken)
+
+    def _cut(self, count: int) -> list[tuple[int, int, int]]:
+        pieces = list(cut(count, self.sizes))
+        for begin, end, size in pieces:
+            self.stats.padded_rows += size - (end - begin)
+            self.stats.batches[size] = self.stats.batches.get(size, 0) + 1
+        return pieces
+
+    def _draws(self, lanes: Array, size: int, call: Call) -> tuple[Tensor, Tensors]:
+        padded = pad(lanes, size, self.arena.scratch)
+        wanted = self.world.draws[call]
+        if not wanted:
+            return self.arena.index(padded), {}
+        seed = self.arena.index(self.control.seed[padded])
+        counter = self.arena.index(self.control.counter[padded])
+        return self.arena.index(padded), lane_draws(wanted, seed, counter, call)
+
+    def _fill(self, leaves: Leaves, size: int) -> Tensors:
+        """On the device, filled up with the first row: what a padding row holds must be a legal value."""
+        return {path: _fill(array, size).to(self.arena.device) for path, array in leaves.items()}
+
+    def _keep(self, index: Tensor, rows: Tensors, count: int) -> None:
+        if count < len(index):
+            index = index[:count]
+            rows = {name: row[:count] for name, row in rows.items()}
+        self.arena.scatter(index, rows)
+
+    def _keep_where(self, index: Tensor, rows: Tensors, good: Array) -> None:
+        chosen = torch.from_numpy(np.flatnonzero(good)).to(self.arena.device)
+        if len(chosen):
+            self.arena.scatter(index[chosen], {name: row[chosen] for name, row in rows.items()})
+
+
+def _fill(array: Array, size: int) -> Tensor:
+    filled = np.empty((size, *array.shape[1:]), dtype=array.dtype)
+    filled[: len(array)] = array
+    filled[len(array) :] = array[0]
+    return torch.from_numpy(filled)
+
+
+def _host(leaves: Tensors, count: int) -> Leaves:
+    return {path: leaf[:count].cpu().numpy() for path, leaf in leaves.items()}
+
+
+def _broken(observation: Leaves, reward: Array | None = None) -> Array | None:
+    """(n,) bool of lanes with a number that is not finite; None where there is none."""
+    arrays = [array for array in observation.values() if array.dtype.kind == "f"]
+    if reward is not None:
+        arrays.append(reward)
+    bad = [~np.isfinite(a).reshape(len(a), -1).all(axis=1) for a in arrays if not np.isfinite(a).all()]
+    return np.logical_or.reduce(bad) if bad else None
+
+
+def _rows(leaves: Leaves, begin: int, end: int) -> Leaves:
+    return {path: array[begin:end] for path, array in leaves.items()}
+
+
+def _join(parts: Sequence[Leaves]) -> Leaves:
+    if len(parts) == 1:
+        return parts[0]
+    return {path: np.concatenate([part[path] for part in parts]) for path in parts[0]}
+
+
+def _join_broken(masks: Sequence[Array | None], counts: Sequence[int]) -> Array | None:
+    if all(mask is None for mask in masks):
+        return None
+    return np.concatenate(
+        [np.zeros(n, dtype=np.bool_) if mask is None else mask for mask, n in zip(masks, counts, strict=True)]
+    )
+
+
+def _join_steps(parts: Sequence[Stepped]) -> Stepped:
+    if len(parts) == 1:
+        return parts[0]
+    uncertain = [part.uncertainty for part in parts if part.uncertainty is not None]
+    return Stepped(
+        _join([part.observation for part in parts]),
+        np.concatenate([part.reward for part in parts]),
+        np.concatenate([part.terminated for part in parts]),
+        np.concatenate(uncertain) if uncertain else None,
+        _join_broken([part.broken for part in parts], [len(part.reward) for part in parts]),
+    )
+
+
+def _join_starts(parts: Sequence[Started]) -> Started:
+    if len(parts) == 1:
+        return parts[0]
+    counts = [len(next(iter(part.observation.values()))) for part in parts]
+    return Started(_join([part.observation for part in parts]), _join_broken([part.broken for part in parts], counts))

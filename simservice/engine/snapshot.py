@@ -1,0 +1,48 @@
+"""Turns lanes into bytes and back: rows and control columns as one safetensors blob that names the world's version."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from simservice.engine.control import STORED
+from simservice.errors import InternalError, ModelRetired
+from simservice.types import Array, WorldSpec
+from simservice.worlds.world import Slot, Tensors
+
+FORMAT = "simservice-lanes-1"
+ROW, COLUMN = "row/", "column/"
+
+
+def pack(spec: WorldSpec, rows: Tensors, columns: dict[str, Array]) -> bytes:
+    """Lanes as bytes; all tensors have the lane axis first."""
+    tensors = {ROW + name: row.detach().cpu().contiguous() for name, row in rows.items()}
+    tensors |= {COLUMN + name: torch.from_numpy(np.ascontiguousarray(column)) for name, column in columns.items()}
+    data: bytes = save(tensors, metadata={"format": FORMAT, "world": spec.full_name})
+    return data
+
+
+def unpack(spec: WorldSpec, slots: dict[str, Slot], lanes: int, data: bytes) -> tuple[Tensors, dict[str, Array]]:
+    """What pack was given. ModelRetired for another version's lanes, InternalError for bytes that are no snapshot."""
+    try:
+        metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+        tensors = load(data)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise InternalError(f"a snapshot of {len(data)} bytes cannot be read: {error}") from error
+    if metadata.get("format") != FORMAT:
+        raise InternalError(f"a snapshot has format {metadata.get('format')!r}, this version reads {FORMAT!r}")
+    if metadata.get("world") != spec.full_name:
+        raise ModelRetired(str(metadata.get("world")), spec.full_name)
+    rows = {name: tensors.pop(ROW + name, None) for name in slots}
+    columns = {name: tensors.pop(COLUMN + name, None) for name in STORED}
+    if tensors or any(tensor is None or len(tensor) != lanes for tensor in (*rows.values(), *columns.values())):
+        raise InternalError(f"a snapshot does not hold {lanes} lanes of {spec.full_name}")
+    for name, slot in slots.items():
+        row = rows[name]
+        if row.shape[1:] != slot.shape or row.dtype != slot.dtype:
+            raise InternalError(f"a snapshot's {name!r} is {row.dtype}{tuple(row.shape[1:])}, not {slot}")
+    return rows, {name: column.numpy() for name, column in columns.items()}

@@ -1,0 +1,99 @@
+"""An exact linear world for tests: x' = A x + B a + noise, known answers, nothing learned. Registers as "toy"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+
+from simservice.types import Episode, WorldSpec
+from simservice.worlds.world import Call, Draw, Slot, StepOut, Tensors, World
+
+OBSERVATION = "observation"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyConfig:
+    """Every number of the toy: a slow growth (1.05 a step) pushed by the action; it terminates where |x| > bound."""
+
+    growth: float = 1.05
+    push: float = 0.1  # what one unit of action adds to every element
+    start: float = 0.5  # starts are uniform in [-start, start)
+    bound: float = 3.0
+    noise: float = 0.0  # standard deviation of what each step adds
+    broken_above: float = float("inf")  # observations with an element above this become NaN: a world that fails
+
+
+def toy_spec(**changes: Any) -> WorldSpec:
+    """The toy's contract; name fields of WorldSpec to change them."""
+    fields: dict[str, Any] = dict(
+        name="toy",
+        version="000000000000",
+        family="toy",
+        observation_space=spaces.Box(-np.inf, np.inf, (4,), np.float32),
+        action_space=spaces.Discrete(3),
+        max_episode_steps=200,
+        capabilities=frozenset({"reward", "termination", "uncertainty", "context"}),
+    )
+    return WorldSpec(**{**fields, **changes})
+
+
+class Toy(World):
+    """The toy world; a Discrete action n counts as n - start - 1, a Box action as the sum of its elements."""
+
+    family = "toy"
+    Config = ToyConfig
+    default_config = ToyConfig()
+
+    def __init__(self, spec: WorldSpec, config: ToyConfig = default_config) -> None:
+        super().__init__(spec, config)
+        self.register_buffer("matrix", torch.full((4,), config.growth, dtype=torch.float64))
+
+    @property
+    def slots(self) -> Mapping[str, Slot]:
+        return {"x": Slot((4,), torch.float64)}
+
+    @property
+    def draws(self) -> Mapping[Call, Mapping[str, Draw]]:
+        step = {"noise": Draw("normal", (4,))} if self.config.noise else {}
+        return {"init": {"start": Draw("uniform", (4,))}, "observe": {}, "step": step}
+
+    def init(self, draws: Tensors) -> Tensors:
+        return {"x": (2.0 * draws["start"].double() - 1.0) * self.config.start}
+
+    def observe(
+        self, state: Tensors, observation: Tensors, previous_action: Tensors, is_first: torch.Tensor, draws: Tensors
+    ) -> Tensors:
+        return {"x": observation[OBSERVATION].double().clone()}
+
+    def push(self, action: torch.Tensor) -> torch.Tensor:
+        """(B,) how hard each action pushes."""
+        space = self.spec.action_space
+        if isinstance(space, spaces.Discrete):
+            return action.double() - float(space.start) - 1.0
+        return action.double().sum(-1)
+
+    def step(self, state: Tensors, action: Tensors, draws: Tensors) -> tuple[Tensors, StepOut]:
+        x = state["x"] * self.matrix + self.config.push * self.push(action["action"]).unsqueeze(-1)
+        if self.config.noise:
+            x = x + self.config.noise * draws["noise"].double()
+        terminated = (x.abs() > self.config.bound).any(-1)
+        zeros = torch.zeros(len(x))
+        return {"x": x}, StepOut(x.sum(-1), terminated, terminated.float(), zeros, {})
+
+    def emit(self, state: Tensors) -> Tensors:
+        dtype = torch.from_numpy(np.zeros((), self.spec.observation_space.dtype)).dtype
+        x = torch.where(state["x"] > self.config.broken_above, torch.nan, state["x"])
+        return {OBSERVATION: x.to(dtype, copy=True)}
+
+    def render(self, state: Tensors) -> torch.Tensor:
+        """A grey 2 × 2 picture whose brightness is the element's."""
+        level = (state["x"].abs() / self.config.bound * 255).clamp(0, 255).to(torch.uint8)
+        return level.view(-1, 2, 2, 1).expand(-1, 2, 2, 3).contiguous()
+
+    def prepare(self, episodes: Sequence[Episode]) -> None:
+        """Nothing is learned."""
