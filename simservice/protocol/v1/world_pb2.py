@@ -24,41 +24,41 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"simservice/protocol/v1/world.proto\x12\x16simservice.protocol.v1\"\xa7\n\n\x05Space\x12\x30\n\x03\x62ox\x18\x01 \x01(\x0b\x32!.simservice.protocol.v1.Space.BoxH\x00\x12:\n\x08\x64iscrete\x18\x02 \x01(\x0b\x32&.simservice.protocol.v1.Space.DiscreteH\x00\x12\x45\n\x0emulti_discrete\x18\x03 \x01(\x0b\x32+.simservice.protocol.v1.Space.MultiDiscreteH\x00\x12\x41\n\x0cmulti_binary\x18\x04 \x01(\x0b\x32).simservice.protocol.v1.Space.MultiBinaryH\x00\x12\x32\n\x04text\x18\x05 \x01(\x0b\x32\".simservice.protocol.v1.Space.TextH\x00\x12\x32\n\x04\x64ict\x18\x06 \x01(\x0b\x32\".simservice.protocol.v1.Space.DictH\x00\x12\x34\n\x05tuple\x18\x07 \x01(\x0b\x32#.simservice.protocol.v1.Space.TupleH\x00\x12:\n\x08sequence\x18\x08 \x01(\x0b\x32&.simservice.protocol.v1.Space.SequenceH\x00\x12\x34\n\x05graph\x18\t \x01(\x0b\x32#.simservice.protocol.v1.Space.GraphH\x00\x12\x35\n\x06one_of\x18\n \x01(\x0b\x32#.simservice.protocol.v1.Space.OneOfH\x00\x1a>\n\x03\x42ox\x12\r\n\x05\x64type\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0b\n\x03low\x18\x03 \x01(\x0c\x12\x0c\n\x04high\x18\x04 \x01(\x0c\x1a\x33\n\x08\x44iscrete\x12\t\n\x01n\x18\x01 \x01(\x03\x12\r\n\x05start\x18\x02 \x01(\x03\x12\r\n\x05\x64type\x18\x03 \x01(\t\x1aJ\n\rMultiDiscrete\x12\r\n\x05\x64type\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04nvec\x18\x03 \x01(\x0c\x12\r\n\x05start\x18\x04 \x01(\x0c\x1a*\n\x0bMultiBinary\x12\r\n\x05shape\x18\x01 \x03(\x03\x12\x0c\n\x04\x66lat\x18\x02 \x01(\x08\x1a\x42\n\x04Text\x12\x12\n\nmin_length\x18\x01 \x01(\x03\x12\x12\n\nmax_length\x18\x02 \x01(\x03\x12\x12\n\ncharacters\x18\x03 \x01(\t\x1a\x85\x01\n\x04\x44ict\x12\x39\n\x07\x65ntries\x18\x01 \x03(\x0b\x32(.simservice.protocol.v1.Space.Dict.Entry\x1a\x42\n\x05\x45ntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12,\n\x05space\x18\x02 \x01(\x0b\x32\x1d.simservice.protocol.v1.Space\x1a\x36\n\x05Tuple\x12-\n\x06spaces\x18\x01 \x03(\x0b\x32\x1d.simservice.protocol.v1.Space\x1aK\n\x08Sequence\x12.\n\x07\x65lement\x18\x01 \x01(\x0b\x32\x1d.simservice.protocol.v1.Space\x12\x0f\n\x07stacked\x18\x02 \x01(\x08\x1a\x61\n\x05Graph\x12+\n\x04node\x18\x01 \x01(\x0b\x32\x1d.simservice.protocol.v1.Space\x12+\n\x04\x65\x64ge\x18\x02 \x01(\x0b\x32\x1d.simservice.protocol.v1.Space\x1a\x36\n\x05OneOf\x12-\n\x06spaces\x18\x01 \x03(\x0b\x32\x1d.simservice.protocol.v1.SpaceB\x06\n\x04kind\"\x93\x01\n\x06Limits\x12\x14\n\x0cmax_num_envs\x18\x01 \x01(\r\x12\x19\n\x11max_message_bytes\x18\x02 \x01(\x04\x12\x12\n\nidle_ttl_s\x18\x03 \x01(\r\x12\x14\n\x0creplies_kept\x18\x04 \x01(\r\x12\x1a\n\x12max_context_frames\x18\x05 \x01(\r\x12\x12\n\nlane_bytes\x18\x06 \x01(\x04\"\xc1\x03\n\x05World\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x03 \x01(\t\x12\x38\n\x11observation_space\x18\x04 \x01(\x0b\x32\x1d.simservice.protocol.v1.Space\x12\x33\n\x0c\x61\x63tion_space\x18\x05 \x01(\x0b\x32\x1d.simservice.protocol.v1.Space\x12\x19\n\x11max_episode_steps\x18\x06 \x01(\r\x12\x14\n\x0crender_modes\x18\x07 \x03(\t\x12\x15\n\rmetadata_json\x18\x08 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\t \x03(\t\x12>\n\x0f\x61utoreset_modes\x18\n \x03(\x0e\x32%.simservice.protocol.v1.AutoresetMode\x12.\n\x06limits\x18\x0b \x01(\x0b\x32\x1e.simservice.protocol.v1.Limits\x12\x17\n\x0fprovenance_json\x18\x0c \x01(\t\x12\x1b\n\x13trust_horizon_steps\x18\r \x01(\r\x12\x16\n\x0eserver_version\x18\x0e \x01(\t*\x88\x01\n\rAutoresetMode\x12\x1e\n\x1a\x41UTORESET_MODE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x41UTORESET_MODE_NEXT_STEP\x10\x01\x12\x1c\n\x18\x41UTORESET_MODE_SAME_STEP\x10\x02\x12\x1b\n\x17\x41UTORESET_MODE_DISABLED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"simservice/protocol/v1/world.proto\x12\x16simservice.protocol.v1\"\xd9\n\n\x05Space\x12\x30\n\x03\x62ox\x18\x01 \x01(\x0b\x32!.simservice.protocol.v1.Space.BoxH\x00\x12:\n\x08\x64iscrete\x18\x02 \x01(\x0b\x32&.simservice.protocol.v1.Space.DiscreteH\x00\x12\x45\n\x0emulti_discrete\x18\x03 \x01(\x0b\x32+.simservice.protocol.v1.Space.MultiDiscreteH\x00\x12\x41\n\x0cmulti_binary\x18\x04 \x01(\x0b\x32).simservice.protocol.v1.Space.MultiBinaryH\x00\x12\x32\n\x04text\x18\x05 \x01(\x0b\x32\".simservice.protocol.v1.Space.TextH\x00\x12\x32\n\x04\x64ict\x18\x06 \x01(\x0b\x32\".simservice.protocol.v1.Space.DictH\x00\x12\x34\n\x05tuple\x18\x07 \x01(\x0b\x32#.simservice.protocol.v1.Space.TupleH\x00\x12:\n\x08sequence\x18\x08 \x01(\x0b\x32&.simservice.protocol.v1.Space.SequenceH\x00\x12\x34\n\x05graph\x18\t \x01(\x0b\x32#.simservice.protocol.v1.Space.GraphH\x00\x12\x35\n\x06one_of\x18\n \x01(\x0b\x32#.simservice.protocol.v1.Space.OneOfH\x00\x1ap\n\x03\x42ox\x12\r\n\x05\x64type\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0b\n\x03low\x18\x03 \x01(\x0c\x12\x0c\n\x04high\x18\x04 \x01(\x0c\x12\x17\n\x0funbounded_below\x18\x05 \x01(\x0c\x12\x17\n\x0funbounded_above\x18\x06 \x01(\x0c\x1a\x33\n\x08\x44iscrete\x12\t\n\x01n\x18\x01 \x01(\x03\x12\r\n\x05start\x18\x02 \x01(\x03\x12\r\n\x05\x64type\x18\x03 \x01(\t\x1aJ\n\rMultiDiscrete\x12\r\n\x05\x64type\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04nvec\x18\x03 \x01(\x0c\x12\r\n\x05start\x18\x04 \x01(\x0c\x1a*\n\x0bMultiBinary\x12\r\n\x05shape\x18\x01 \x03(\x03\x12\x0c\n\x04\x66lat\x18\x02 \x01(\x08\x1a\x42\n\x04Text\x12\x12\n\nmin_length\x18\x01 \x01(\x03\x12\x12\n\nmax_length\x18\x02 \x01(\x03\x12\x12\n\ncharacters\x18\x03 \x01(\t\x1a\x85\x01\n\x04\x44ict\x12\x39\n\x07\x65ntries\x18\x01 \x03(\x0b\x32(.simservice.protocol.v1.Space.Dict.Entry\x1a\x42\n\x05\x45ntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12,\n\x05space\x18\x02 \x01(\x0b\x32\x1d.simservice.protocol.v1.Space\x1a\x36\n\x05Tuple\x12-\n\x06spaces\x18\x01 \x03(\x0b\x32\x1d.simservice.protocol.v1.Space\x1aK\n\x08Sequence\x12.\n\x07\x65lement\x18\x01 \x01(\x0b\x32\x1d.simservice.protocol.v1.Space\x12\x0f\n\x07stacked\x18\x02 \x01(\x08\x1a\x61\n\x05Graph\x12+\n\x04node\x18\x01 \x01(\x0b\x32\x1d.simservice.protocol.v1.Space\x12+\n\x04\x65\x64ge\x18\x02 \x01(\x0b\x32\x1d.simservice.protocol.v1.Space\x1a\x36\n\x05OneOf\x12-\n\x06spaces\x18\x01 \x03(\x0b\x32\x1d.simservice.protocol.v1.SpaceB\x06\n\x04kind\"\x93\x01\n\x06Limits\x12\x14\n\x0cmax_num_envs\x18\x01 \x01(\r\x12\x19\n\x11max_message_bytes\x18\x02 \x01(\x04\x12\x12\n\nidle_ttl_s\x18\x03 \x01(\r\x12\x14\n\x0creplies_kept\x18\x04 \x01(\r\x12\x1a\n\x12max_context_frames\x18\x05 \x01(\r\x12\x12\n\nlane_bytes\x18\x06 \x01(\x04\"\xc1\x03\n\x05World\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x03 \x01(\t\x12\x38\n\x11observation_space\x18\x04 \x01(\x0b\x32\x1d.simservice.protocol.v1.Space\x12\x33\n\x0c\x61\x63tion_space\x18\x05 \x01(\x0b\x32\x1d.simservice.protocol.v1.Space\x12\x19\n\x11max_episode_steps\x18\x06 \x01(\r\x12\x14\n\x0crender_modes\x18\x07 \x03(\t\x12\x15\n\rmetadata_json\x18\x08 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\t \x03(\t\x12>\n\x0f\x61utoreset_modes\x18\n \x03(\x0e\x32%.simservice.protocol.v1.AutoresetMode\x12.\n\x06limits\x18\x0b \x01(\x0b\x32\x1e.simservice.protocol.v1.Limits\x12\x17\n\x0fprovenance_json\x18\x0c \x01(\t\x12\x1b\n\x13trust_horizon_steps\x18\r \x01(\r\x12\x16\n\x0eserver_version\x18\x0e \x01(\t*\x88\x01\n\rAutoresetMode\x12\x1e\n\x1a\x41UTORESET_MODE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x41UTORESET_MODE_NEXT_STEP\x10\x01\x12\x1c\n\x18\x41UTORESET_MODE_SAME_STEP\x10\x02\x12\x1b\n\x17\x41UTORESET_MODE_DISABLED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'simservice.protocol.v1.world_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_AUTORESETMODE']._serialized_start=1987
-  _globals['_AUTORESETMODE']._serialized_end=2123
+  _globals['_AUTORESETMODE']._serialized_start=2037
+  _globals['_AUTORESETMODE']._serialized_end=2173
   _globals['_SPACE']._serialized_start=63
-  _globals['_SPACE']._serialized_end=1382
+  _globals['_SPACE']._serialized_end=1432
   _globals['_SPACE_BOX']._serialized_start=647
-  _globals['_SPACE_BOX']._serialized_end=709
-  _globals['_SPACE_DISCRETE']._serialized_start=711
-  _globals['_SPACE_DISCRETE']._serialized_end=762
-  _globals['_SPACE_MULTIDISCRETE']._serialized_start=764
-  _globals['_SPACE_MULTIDISCRETE']._serialized_end=838
-  _globals['_SPACE_MULTIBINARY']._serialized_start=840
-  _globals['_SPACE_MULTIBINARY']._serialized_end=882
-  _globals['_SPACE_TEXT']._serialized_start=884
-  _globals['_SPACE_TEXT']._serialized_end=950
-  _globals['_SPACE_DICT']._serialized_start=953
-  _globals['_SPACE_DICT']._serialized_end=1086
-  _globals['_SPACE_DICT_ENTRY']._serialized_start=1020
-  _globals['_SPACE_DICT_ENTRY']._serialized_end=1086
-  _globals['_SPACE_TUPLE']._serialized_start=1088
-  _globals['_SPACE_TUPLE']._serialized_end=1142
-  _globals['_SPACE_SEQUENCE']._serialized_start=1144
-  _globals['_SPACE_SEQUENCE']._serialized_end=1219
-  _globals['_SPACE_GRAPH']._serialized_start=1221
-  _globals['_SPACE_GRAPH']._serialized_end=1318
-  _globals['_SPACE_ONEOF']._serialized_start=1320
-  _globals['_SPACE_ONEOF']._serialized_end=1374
-  _globals['_LIMITS']._serialized_start=1385
-  _globals['_LIMITS']._serialized_end=1532
-  _globals['_WORLD']._serialized_start=1535
-  _globals['_WORLD']._serialized_end=1984
+  _globals['_SPACE_BOX']._serialized_end=759
+  _globals['_SPACE_DISCRETE']._serialized_start=761
+  _globals['_SPACE_DISCRETE']._serialized_end=812
+  _globals['_SPACE_MULTIDISCRETE']._serialized_start=814
+  _globals['_SPACE_MULTIDISCRETE']._serialized_end=888
+  _globals['_SPACE_MULTIBINARY']._serialized_start=890
+  _globals['_SPACE_MULTIBINARY']._serialized_end=932
+  _globals['_SPACE_TEXT']._serialized_start=934
+  _globals['_SPACE_TEXT']._serialized_end=1000
+  _globals['_SPACE_DICT']._serialized_start=1003
+  _globals['_SPACE_DICT']._serialized_end=1136
+  _globals['_SPACE_DICT_ENTRY']._serialized_start=1070
+  _globals['_SPACE_DICT_ENTRY']._serialized_end=1136
+  _globals['_SPACE_TUPLE']._serialized_start=1138
+  _globals['_SPACE_TUPLE']._serialized_end=1192
+  _globals['_SPACE_SEQUENCE']._serialized_start=1194
+  _globals['_SPACE_SEQUENCE']._serialized_end=1269
+  _globals['_SPACE_GRAPH']._serialized_start=1271
+  _globals['_SPACE_GRAPH']._serialized_end=1368
+  _globals['_SPACE_ONEOF']._serialized_start=1370
+  _globals['_SPACE_ONEOF']._serialized_end=1424
+  _globals['_LIMITS']._serialized_start=1435
+  _globals['_LIMITS']._serialized_end=1582
+  _globals['_WORLD']._serialized_start=1585
+  _globals['_WORLD']._serialized_end=2034
 # @@protoc_insertion_point(module_scope)

@@ -21,16 +21,20 @@ AUTORESET_MODE_DISABLED: AutoresetMode
 class Space(_message.Message):
     __slots__ = ("box", "discrete", "multi_discrete", "multi_binary", "text", "dict", "tuple", "sequence", "graph", "one_of")
     class Box(_message.Message):
-        __slots__ = ("dtype", "shape", "low", "high")
+        __slots__ = ("dtype", "shape", "low", "high", "unbounded_below", "unbounded_above")
         DTYPE_FIELD_NUMBER: _ClassVar[int]
         SHAPE_FIELD_NUMBER: _ClassVar[int]
         LOW_FIELD_NUMBER: _ClassVar[int]
         HIGH_FIELD_NUMBER: _ClassVar[int]
+        UNBOUNDED_BELOW_FIELD_NUMBER: _ClassVar[int]
+        UNBOUNDED_ABOVE_FIELD_NUMBER: _ClassVar[int]
         dtype: str
         shape: _containers.RepeatedScalarFieldContainer[int]
         low: bytes
         high: bytes
-        def __init__(self, dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., low: _Optional[bytes] = ..., high: _Optional[bytes] = ...) -> None: ...
+        unbounded_below: bytes
+        unbounded_above: bytes
+        def __init__(self, dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., low: _Optional[bytes] = ..., high: _Optional[bytes] = ..., unbounded_below: _Optional[bytes] = ..., unbounded_above: _Optional[bytes] = ...) -> None: ...
     class Discrete(_message.Message):
         __slots__ = ("n", "start", "dtype")
         N_FIELD_NUMBER: _ClassVar[int]
