@@ -1,0 +1,61 @@
+"""The registry of metrics: one function from real and imagined traces to a score, by name.
+
+Every metric says on which rung of the evidence ladder it stands (L0 to L3 describe artefacts, L4 tests interventions,
+L5 to L7 decisions), what its independent unit of evidence is, and by which convention it is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from simservice.fidelity.traces import Traces
+
+Level = Literal["L0", "L1", "L2", "L3", "L4", "L5", "L6", "L7"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric's number with its 95 % interval; NaN means unknown, and is never to be shown as good."""
+
+    value: float
+    lower: float
+    upper: float
+    units: int  # independent units of evidence behind it
+
+
+Measure = Callable[[Traces, Traces], Score]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A registered metric and what must be known to read its number."""
+
+    name: str
+    level: Level
+    unit: str  # of evidence: what was resampled for the interval
+    perfect: float  # the score of a world that is reality (the full horizon where it is infinite)
+    convention: str
+    measure: Measure
+
+
+_METRICS: dict[str, Metric] = {}
+
+
+def metric(name: str, *, level: Level, unit: str, perfect: float, convention: str) -> Callable[[Measure], Measure]:
+    """Registers the decorated function under `name`."""
+
+    def register(measure: Measure) -> Measure:
+        assert name not in _METRICS, f"two metrics are called {name}"
+        _METRICS[name] = Metric(
+            name=name, level=level, unit=unit, perfect=perfect, convention=convention, measure=measure
+        )
+        return measure
+
+    return register
+
+
+def metrics() -> Mapping[str, Metric]:
+    """All registered metrics by name."""
+    return dict(_METRICS)

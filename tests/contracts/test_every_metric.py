@@ -1,0 +1,111 @@
+"""What every registered metric keeps to, whoever wrote it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import simservice.fidelity  # noqa: F401  (registers the metrics)
+from simservice.fidelity.metric import Metric, metrics
+from simservice.fidelity.traces import Traces
+
+EVERY = pytest.mark.parametrize("metric", metrics().values(), ids=metrics().keys())
+
+
+def traces(seed: int = 0, windows: int = 200, horizon: int = 100) -> Traces:
+    """Episodes of a noisy pendulum-like system, some of which end on their way."""
+    generator = np.random.default_rng(seed)
+    observation = np.cumsum(generator.normal(size=(windows, horizon + 1, 2)), axis=1)
+    length = np.where(generator.random(windows) < 0.2, generator.integers(1, horizon, windows), horizon)
+    length[:10] = 1
+    step = np.arange(horizon)
+    return Traces(
+        observation=observation,
+        reward=generator.normal(size=(windows, horizon)),
+        terminated=(step == length[:, None] - 1) & (length < horizon)[:, None],
+        truncated=np.zeros((windows, horizon), dtype=bool),
+        valid=step < length[:, None],
+        unit=np.arange(windows) // 4,
+        returns={"random": generator.normal(20, 5, 50), "good": generator.normal(90, 5, 50)},
+        return_range=(0, 100),
+    )
+
+
+def worse(real: Traces) -> Traces:
+    """The same windows, badly imagined."""
+    other = traces(seed=9)
+    said = real.terminated.copy()
+    said[:5, 0] = False
+    return replace(
+        real,
+        observation=np.concatenate([real.observation[:, :1], other.observation[:, 1:]], axis=1),
+        reward=real.reward + 1.0,
+        terminated=said,
+        valid=real.valid,
+        returns={name: returns + 15 for name, returns in real.returns.items()},
+    )
+
+
+@EVERY
+def test_it_says_how_its_number_is_to_be_read(metric: Metric):
+    assert metric.level in {f"L{n}" for n in range(8)}
+    assert metric.unit in {"episode", "policy"}
+    assert metric.convention
+
+
+@EVERY
+def test_reality_itself_gets_the_perfect_score(metric: Metric):
+    score = metric.measure(traces(), traces())
+    perfect = 100 if metric.perfect == float("inf") else metric.perfect
+    assert score.value == pytest.approx(perfect)
+
+
+@EVERY
+def test_a_bad_world_is_further_from_perfect_than_a_good_one(metric: Metric):
+    real = traces()
+    assert metric.measure(real, worse(real)).value != pytest.approx(metric.measure(real, real).value)
+
+
+@EVERY
+def test_the_interval_holds_the_value_and_has_independent_units_behind_it(metric: Metric):
+    score = metric.measure(traces(), worse(traces()))
+    assert score.lower <= score.value <= score.upper
+    assert 1 < score.units <= 100
+
+
+@EVERY
+def test_the_order_of_windows_does_not_matter(metric: Metric):
+    real = traces()
+    order = np.random.default_rng(0).permutation(real.windows)
+
+    def shuffled(one: Traces) -> Traces:
+        names = ("observation", "reward", "terminated", "truncated", "valid", "unit")
+        return replace(one, **{name: getattr(one, name)[order] for name in names})
+
+    straight, mixed = metric.measure(real, worse(real)), metric.measure(shuffled(real), shuffled(worse(real)))
+    assert straight.value == pytest.approx(mixed.value)
+
+
+@EVERY
+def test_it_changes_nothing_it_is_given(metric: Metric):
+    real = traces()
+    before = real.observation.copy()
+    metric.measure(real, worse(real))
+    np.testing.assert_array_equal(real.observation, before)
+
+
+@EVERY
+def test_where_nothing_can_be_said_it_says_unknown(metric: Metric):
+    real = traces()
+    step = np.arange(real.horizon)
+    empty = replace(
+        real,
+        valid=(step < 0) | (np.arange(real.windows)[:, None] + step < 1),  # one single step in all
+        terminated=real.terminated & False,
+        returns={},
+    )
+    score = metric.measure(empty, empty)
+    assert np.isnan(score.value) or score.value in (0.0, metric.perfect)
+    assert not score.value > 0
