@@ -1,0 +1,87 @@
+"""Brings a stored session back to life: lanes from its snapshot, then its journal through the engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from gymnasium.vector import AutoresetMode
+
+from simservice.errors import InternalError, SimserviceError
+from simservice.sessions.lanes import Command, LaneEngine, Result, Step
+from simservice.sessions.store import Recovery
+from simservice.types import Array
+
+AHEAD = 16  # requests handed to the engine before the first of them is answered
+
+
+@dataclass(frozen=True)
+class Revived:
+    """Lanes that stand where the session stood."""
+
+    lanes: Array
+    replies: dict[int, Result]  # the newest, by sequence
+    last_sequence: int
+    refused: bool  # the journal ended with a request that the engine refuses: it was never answered and does not count
+
+
+def submit(engine: LaneEngine, lanes: Array, command: Command) -> asyncio.Future[Result]:
+    """Hands a command to the engine."""
+    if isinstance(command, Step):
+        return cast(asyncio.Future[Result], engine.step(lanes, command))
+    return cast(asyncio.Future[Result], engine.reset(lanes, command))
+
+
+async def revive(
+    recovery: Recovery, engine: LaneEngine, decode: Callable[[bytes], Command], replies_kept: int
+) -> Revived:
+    """Allocates lanes, restores the snapshot and replays the journal; leaves no lane allocated when it fails.
+
+    A journal is cut only behind the requests whose replies must be kept, so replaying it makes all of them again.
+    """
+    record = recovery.record
+    if len(recovery.journal) != recovery.last_sequence - recovery.snapshot_sequence:
+        raise InternalError(
+            f"session {record.token[:8]}… is damaged: its journal holds {len(recovery.journal)} of "
+            f"{recovery.last_sequence - recovery.snapshot_sequence} requests; the store must not evict keys "
+            "(maxmemory-policy noeviction)"
+        )
+    seeds = np.frombuffer(record.seeds, dtype="<i8").astype(np.int64)
+    lanes = engine.allocate(record.num_envs, AutoresetMode(record.autoreset_mode), seeds)
+    try:
+        if recovery.snapshot is not None:
+            await engine.restore(lanes, recovery.snapshot)
+        replies, refused = await _replay(recovery, engine, lanes, decode, replies_kept)
+    except BaseException:
+        engine.release(lanes)
+        raise
+    return Revived(lanes, replies, recovery.last_sequence - refused, refused)
+
+
+async def _replay(
+    recovery: Recovery, engine: LaneEngine, lanes: Array, decode: Callable[[bytes], Command], replies_kept: int
+) -> tuple[dict[int, Result], bool]:
+    replies: dict[int, Result] = {}
+    sequence = recovery.snapshot_sequence
+    under_way: deque[asyncio.Future[Result]] = deque()
+    commands = map(decode, recovery.journal)
+    while True:
+        while len(under_way) < AHEAD and (command := next(commands, None)) is not None:
+            under_way.append(submit(engine, lanes, command))
+        if not under_way:
+            return replies, False
+        sequence += 1
+        try:
+            replies[sequence] = await under_way.popleft()
+        except SimserviceError as error:
+            if error.recoverable and sequence == recovery.last_sequence:
+                return replies, True
+            raise InternalError(
+                f"session {recovery.record.token[:8]}… cannot be brought back: its request {sequence} fails now "
+                f"({error})"
+            ) from error
+        replies.pop(sequence - replies_kept, None)

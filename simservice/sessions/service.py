@@ -1,0 +1,391 @@
+"""The use cases of a session: open, resume, apply, render, close. Knows no ray, grpc, torch or redis.
+
+Exactly once. A request goes to the engine and to the journal at the same moment, and is answered when both are done.
+- Answered means journaled: whoever resumes the session replays it.
+- A request the engine refuses was journaled too; it is taken back (`retract`) before the refusal is answered. A process
+  that dies in between leaves it as the journal's last entry, where recovery meets the same refusal and takes it back.
+- When the journal cannot be written the lanes may be ahead of it, so they are dropped and the next resume replays.
+- A snapshot taken at request n is stored once n + replies_kept requests are journaled. So a replay always makes every
+  answer that a repeat may still ask for, and no answer is ever stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import weakref
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import AutoresetMode
+
+from simservice.errors import (
+    InternalError,
+    InvalidInput,
+    ModelRetired,
+    SessionClosed,
+    SessionFenced,
+    SimserviceError,
+    StoreUnavailable,
+    UnknownSession,
+)
+from simservice.sessions.lanes import Command, LaneEngine, Result
+from simservice.sessions.recovery import revive, submit
+from simservice.sessions.session import Session
+from simservice.sessions.store import SessionRecord, SessionStore
+from simservice.types import SEED_LIMIT, Array
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionConfig:
+    """The limits a session lives in."""
+
+    max_num_envs: int = 4096  # lanes one session may hold
+    snapshot_every_steps: int = 256  # requests between snapshots: bounds the replay and the journal
+    replies_kept: int = 8  # how many of the newest answers a repeat may still fetch
+    idle_ttl_s: float = 600.0  # a session nobody drives is closed after this
+    detached_ttl_s: float = 30.0  # lanes of a broken stream are given up after this; the session itself stays
+
+
+@dataclass
+class SessionStats:
+    """Counters of one service since it began; `open` and `lanes` are of now."""
+
+    open: int = 0
+    lanes: int = 0
+    opened: int = 0
+    resumed: int = 0
+    adopted: int = 0  # of resumed: taken over from another stream with their lanes
+    requests: int = 0
+    repeats: int = 0  # requests answered from the kept replies
+    refused: int = 0  # requests the engine refused without effect
+    fenced: int = 0
+    lost: int = 0  # lanes dropped because the journal could not be written
+    expired: int = 0
+    snapshots: int = 0
+
+
+class SessionService:
+    """All sessions of one world on one replica. Called from one event loop."""
+
+    def __init__(
+        self,
+        engine: LaneEngine,
+        store: SessionStore,
+        *,
+        decode: Callable[[bytes], Command],
+        config: SessionConfig | None = None,
+    ) -> None:
+        self.engine = engine
+        self.store = store
+        self.config = config or SessionConfig()
+        self._decode = decode
+        self._sessions: dict[str, Session] = {}
+        self._doors: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._background: set[asyncio.Task[None]] = set()
+        self._reaper: asyncio.Task[None] | None = None
+        self._earlier = asyncio.Event()  # a deadline came nearer than the reaper knows
+        self._stats = SessionStats()
+        # A snapshot waits for replies_kept requests, and only one can wait.
+        self._snapshot_interval = max(self.config.snapshot_every_steps, self.config.replies_kept + 1)
+
+    # ---- the calls -------------------------------------------------------------------------------------------------
+
+    async def open(self, num_envs: int, mode: AutoresetMode, open_key: bytes) -> Session:
+        """A new session, or the one that an earlier open with the same key made."""
+        if not 1 <= num_envs <= self.config.max_num_envs:
+            raise InvalidInput("num_envs", f"{num_envs} is not between 1 and {self.config.max_num_envs}")
+        if not 16 <= len(open_key) <= 64:
+            raise InvalidInput("open_key", f"it has {len(open_key)} bytes; draw 16 to 64 at random")
+        seeds = np.frombuffer(secrets.token_bytes(8 * num_envs), dtype="<u8") % SEED_LIMIT
+        wanted = SessionRecord(
+            token=secrets.token_hex(16),
+            world=self.engine.spec.full_name,
+            num_envs=num_envs,
+            autoreset_mode=mode.value,
+            seeds=seeds.astype("<i8").tobytes(),
+            open_key=open_key,
+            epoch=1,
+        )
+        record = await self.store.create(wanted)
+        if record != wanted:
+            if (record.world, record.num_envs, record.autoreset_mode) != (wanted.world, num_envs, mode.value):
+                raise InvalidInput("open_key", "an open with other arguments has used it; draw a new one")
+            return await self.resume(record.token)
+        try:
+            lanes = self.engine.allocate(num_envs, mode, seeds.astype(np.int64))
+        except SimserviceError:
+            await self.store.delete(record.token, record.epoch)
+            raise
+        self._stats.opened += 1
+        return self._install(Session(record, lanes, {}, 0, record.epoch, 0.0))
+
+    async def resume(self, token: str) -> Session:
+        """Takes a session over, from another replica or from another stream of this one, which may not go on then."""
+        door = self._doors.setdefault(token, asyncio.Lock())
+        async with door:
+            record = await self.store.record(token)
+            if record.world != self.engine.spec.full_name:
+                raise ModelRetired(record.world, self.engine.spec.full_name)
+            local = self._sessions.get(token)
+            if local is not None:
+                return await self._take_over(local)
+            return await self._recover(token, None)
+
+    async def apply(self, session: Session, sequence: int, command: Command, payload: bytes) -> Result:
+        """Steps or resets the session's lanes: `sequence` is one more than the last, or a repeat of a kept one.
+
+        `payload` is what the store keeps of the command; `decode` makes the command of it again. A recoverable error
+        has changed nothing and used no number; after any other the session must be resumed.
+        """
+        async with session.turn:
+            await self._settled(session)
+            kept = session.kept(sequence)
+            if kept is not None:
+                self._stats.repeats += 1
+                return kept
+            stepped = submit(self.engine, session.lanes, command)
+            if stepped.done() and (refusal := stepped.exception()) is not None:
+                raise self._refused(session, refusal)  # refused at once: there is nothing to journal
+            journaled = self.store.append(session.token, session.epoch, sequence, payload)
+            try:
+                await asyncio.wait((stepped, journaled))
+            except asyncio.CancelledError:
+                # The caller has gone, its request has not: whoever comes next waits for its end.
+                session.unsettled = self._spawn(self._settle(session, sequence, stepped, journaled))
+                raise
+            return await self._outcome(session, sequence, stepped, journaled)
+
+    async def render(self, session: Session) -> Array:
+        """Pictures of all lanes, (num_envs, height, width, 3) uint8."""
+        async with session.turn:
+            await self._settled(session)
+            frames = self.engine.render(session.lanes)
+            touched = asyncio.ensure_future(self.store.touch(session.token, session.epoch))
+            await asyncio.wait((frames, touched))
+            if (error := touched.exception()) is not None:
+                frames.exception()
+                raise error if isinstance(error, StoreUnavailable) else self._lose(session, error)
+            self._renew(session)
+            return frames.result()
+
+    async def close(self, session: Session) -> None:
+        """Frees the lanes and forgets the session. Closing twice is no error."""
+        async with session.turn:
+            if session.forgotten:
+                return
+            if session.end is None:
+                await self._settled(session)
+                self._remove(session, SessionClosed)
+            elif isinstance(error := session.end(), SessionFenced):
+                raise error
+            await self.store.delete(session.token, session.epoch)
+            session.forgotten = True
+
+    def detach(self, session: Session) -> None:
+        """Tells that the session's stream broke: unless it is resumed here soon, its lanes are given up."""
+        if session.end is None:
+            session.detached = True
+            self._renew(session)
+            self._earlier.set()
+
+    async def stop(self) -> None:
+        """Frees all lanes after the requests under way; the sessions stay in the store for other replicas."""
+        if self._reaper is not None:
+            self._reaper.cancel()
+            await asyncio.wait([self._reaper])
+            self._reaper = None
+        for session in list(self._sessions.values()):
+            async with session.turn:
+                if session.end is None:
+                    self._remove(session, SessionClosed)
+        while self._background:
+            await asyncio.wait(self._background)
+
+    def stats(self) -> SessionStats:
+        """The counters as they are now."""
+        lanes = sum(session.num_envs for session in self._sessions.values())
+        return replace(self._stats, open=len(self._sessions), lanes=lanes)
+
+    # ---- one request -----------------------------------------------------------------------------------------------
+
+    async def _outcome(
+        self, session: Session, sequence: int, stepped: asyncio.Future[Result], journaled: asyncio.Future[None]
+    ) -> Result:
+        """What becomes of a request that the engine and the journal are both done with."""
+        if (failure := journaled.exception()) is not None:
+            stepped.exception()
+            raise self._lose(session, failure)
+        if (refusal := stepped.exception()) is not None:
+            await self._take_back(session, sequence, refusal)
+            raise self._refused(session, refusal)
+        result = stepped.result()
+        session.commit(sequence, result, self.config.replies_kept)
+        self._stats.requests += 1
+        self._renew(session)
+        if sequence >= session.snapshot_due:
+            session.snapshot_due = sequence + self._snapshot_interval
+            self._spawn(self._take_snapshot(session, sequence, self.engine.snapshot(session.lanes)))
+        waiting = session.waiting_snapshot
+        if waiting is not None and sequence >= waiting[0] + self.config.replies_kept:
+            session.waiting_snapshot = None
+            self._spawn(self._store_snapshot(session, *waiting))
+        return result
+
+    async def _take_back(self, session: Session, sequence: int, refusal: BaseException) -> None:
+        """Removes a refused request from the journal, so that its number is free again."""
+        try:
+            session.epoch = await self.store.retract(session.token, session.epoch, sequence)
+        except BaseException as error:  # also when cancelled: the journal may or may not hold the request
+            raise self._lose(session, error) from refusal
+
+    def _refused(self, session: Session, refusal: BaseException) -> BaseException:
+        """The error to raise for a request that the engine did not do; only a recoverable one leaves the lanes."""
+        if isinstance(refusal, SimserviceError) and refusal.recoverable:
+            self._stats.refused += 1
+            return refusal
+        return self._lose(session, refusal)
+
+    async def _settle(
+        self, session: Session, sequence: int, stepped: asyncio.Future[Result], journaled: asyncio.Future[None]
+    ) -> None:
+        await asyncio.wait((stepped, journaled))
+        try:
+            await self._outcome(session, sequence, stepped, journaled)
+        except SimserviceError as error:
+            log.info("request %d of session %s failed after its stream had gone: %s", sequence, session.token, error)
+
+    async def _settled(self, session: Session) -> None:
+        """Waits for a request that lost its caller, then raises what ended the session, if anything did."""
+        if session.unsettled is not None:
+            await asyncio.wait([session.unsettled])
+            session.unsettled = None
+        if session.end is not None:
+            raise session.end()
+
+    # ---- snapshots -------------------------------------------------------------------------------------------------
+
+    async def _take_snapshot(self, session: Session, sequence: int, taken: asyncio.Future[bytes]) -> None:
+        try:
+            data = await taken
+        except SimserviceError as error:
+            log.warning("no snapshot of session %s at %d: %s", session.token, sequence, error)
+            return
+        session.waiting_snapshot = (sequence, data)
+
+    async def _store_snapshot(self, session: Session, sequence: int, data: bytes) -> None:
+        try:
+            await self.store.snapshot(session.token, session.epoch, sequence, data)
+        except SimserviceError as error:  # the journal still holds everything
+            log.warning("the snapshot of session %s at %d was not stored: %s", session.token, sequence, error)
+        else:
+            self._stats.snapshots += 1
+
+    # ---- who holds what --------------------------------------------------------------------------------------------
+
+    async def _take_over(self, local: Session) -> Session:
+        """Resumes what another stream of this replica holds: with its lanes, when they are where the store is."""
+        async with local.turn:
+            if local.unsettled is not None:
+                await asyncio.wait([local.unsettled])
+            return await self._recover(local.token, local)
+
+    async def _recover(self, token: str, local: Session | None) -> Session:
+        recovery = await self.store.claim(token)
+        record = recovery.record
+        if local is not None and local.end is None:
+            current = record.epoch == local.epoch + 1 and recovery.last_sequence == local.last_sequence
+            if current:
+                self._remove(local, partial(SessionFenced, token), release=False)
+                self._stats.resumed += 1
+                self._stats.adopted += 1
+                session = Session(record, local.lanes, local.replies, local.last_sequence, record.epoch, 0.0)
+                session.snapshot_due = local.snapshot_due
+                session.waiting_snapshot = local.waiting_snapshot
+                return self._install(session)
+            self._remove(local, partial(SessionFenced, token))
+        revived = await revive(recovery, self.engine, self._decode, self.config.replies_kept)
+        epoch = record.epoch
+        if revived.refused:
+            try:
+                epoch = await self.store.retract(token, epoch, recovery.last_sequence)
+            except BaseException:
+                self.engine.release(revived.lanes)
+                raise
+        session = Session(record, revived.lanes, revived.replies, revived.last_sequence, epoch, 0.0)
+        session.snapshot_due = recovery.snapshot_sequence + self._snapshot_interval
+        self._stats.resumed += 1
+        return self._install(session)
+
+    def _install(self, session: Session) -> Session:
+        session.snapshot_due = session.snapshot_due or self._snapshot_interval
+        self._sessions[session.token] = session
+        self._renew(session)
+        if self._reaper is None:
+            self._reaper = asyncio.create_task(self._reap())
+        self._earlier.set()
+        return session
+
+    def _remove(self, session: Session, end: Callable[[], SimserviceError], *, release: bool = True) -> None:
+        """Ends this object's hold; its lanes go back, unless a successor has them."""
+        assert session.end is None
+        session.end = end
+        session.waiting_snapshot = None
+        if self._sessions.get(session.token) is session:
+            del self._sessions[session.token]
+        if release:
+            self.engine.release(session.lanes)
+
+    def _lose(self, session: Session, error: BaseException) -> BaseException:
+        """Drops lanes that can no longer be trusted to be where the journal is; returns the error to raise."""
+        if session.end is None:
+            if isinstance(error, SessionFenced):
+                self._stats.fenced += 1
+            else:
+                self._stats.lost += 1
+            known = error if isinstance(error, SimserviceError) else InternalError(f"the session was dropped ({error})")
+            self._remove(session, partial(type(known).from_wire, str(known), known.details))
+        return error
+
+    # ---- idle sessions ---------------------------------------------------------------------------------------------
+
+    def _renew(self, session: Session) -> None:
+        ttl_s = self.config.detached_ttl_s if session.detached else self.config.idle_ttl_s
+        session.deadline = _now() + ttl_s
+
+    async def _reap(self) -> None:
+        """Ends idle sessions; sleeps until the next deadline, or until a nearer one is set."""
+        while True:
+            self._earlier.clear()
+            for session in [session for session in self._sessions.values() if session.deadline <= _now()]:
+                await self._expire(session)
+            deadline = min((session.deadline for session in self._sessions.values()), default=None)
+            try:
+                await asyncio.wait_for(self._earlier.wait(), None if deadline is None else deadline - _now())
+            except TimeoutError:
+                continue
+
+    async def _expire(self, session: Session) -> None:
+        if session.turn.locked():  # in use after all
+            self._renew(session)
+            return
+        async with session.turn:
+            if session.end is None and session.deadline <= _now():
+                self._stats.expired += 1
+                self._remove(session, partial(UnknownSession, session.token))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

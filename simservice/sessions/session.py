@@ -1,0 +1,62 @@
+"""One client's lease of lanes, as the replica that holds it sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from gymnasium.vector import AutoresetMode
+
+from simservice.errors import SequenceGap, SimserviceError
+from simservice.sessions.lanes import Result
+from simservice.sessions.store import SessionRecord
+from simservice.types import Array
+
+
+@dataclass(eq=False, slots=True)
+class Session:
+    """A stream's hold on a session. A later stream gets an object of its own and ends this one."""
+
+    record: SessionRecord
+    lanes: Array  # (num_envs,) int64, as the engine numbers them
+    replies: dict[int, Result]  # the newest, by sequence; consecutive
+    last_sequence: int
+    epoch: int
+    deadline: float  # of the event loop's clock: idle since then minus the time to live
+    snapshot_due: int = 0  # the first sequence that a new snapshot may be taken at
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # one request at a time
+    unsettled: asyncio.Task[None] | None = None  # a request whose caller went away in the middle
+    waiting_snapshot: tuple[int, bytes] | None = None  # taken, not yet old enough to be stored
+    end: Callable[[], SimserviceError] | None = None  # why this object may no longer drive the session
+    detached: bool = False  # its stream broke
+    forgotten: bool = False  # closed in the store as well
+
+    @property
+    def token(self) -> str:
+        """Who holds it drives the session."""
+        return self.record.token
+
+    @property
+    def num_envs(self) -> int:
+        """How many lanes."""
+        return self.record.num_envs
+
+    @property
+    def mode(self) -> AutoresetMode:
+        """What follows the end of an episode."""
+        return AutoresetMode(self.record.autoreset_mode)
+
+    def kept(self, sequence: int) -> Result | None:
+        """The stored answer of a request that was done before; None for the next request; else SequenceGap."""
+        if sequence == self.last_sequence + 1:
+            return None
+        if sequence not in self.replies:
+            raise SequenceGap(sequence, self.last_sequence + 1)
+        return self.replies[sequence]
+
+    def commit(self, sequence: int, result: Result, replies_kept: int) -> None:
+        """Counts a request as done and keeps its answer among the newest."""
+        self.last_sequence = sequence
+        self.replies[sequence] = result
+        self.replies.pop(sequence - replies_kept, None)
