@@ -52,6 +52,7 @@ class Engine:
         self.capacity = capacity
         self.name = name or self.spec.full_name
         self._arena = Arena(world, capacity, device)
+        self.lane_bytes = self._arena.lane_bytes  # what one lane occupies on the device
         self._control = Control(capacity + 1)
         self._stats = EngineStats(capacity=capacity)
         self._buckets = tuple(buckets)
@@ -69,14 +70,14 @@ class Engine:
     # ---- life ------------------------------------------------------------------------------------------------------
 
     @property
-    def lane_bytes(self) -> int:
-        """What one lane occupies on the device."""
-        return self._arena.lane_bytes
-
-    @property
     def lanes_in_use(self) -> int:
         """Lanes that sessions hold."""
         return self._arena.in_use
+
+    @property
+    def running(self) -> bool:
+        """Whether its thread lives and takes requests."""
+        return self._running and self._thread is not None and self._thread.is_alive()
 
     @property
     def sizes(self) -> tuple[int, ...]:
