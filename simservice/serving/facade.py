@@ -1,0 +1,250 @@
+"""The gRPC service over the sessions of the worlds in this process; plain grpc.aio and Ray Serve both call it.
+
+Every failure leaves here as one of our errors: inside the stream when nothing was done, else as the call's status with
+the same message in the trailing metadata. Knows no torch and no ray.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from time import perf_counter_ns
+from typing import Protocol
+
+from simservice.errors import InternalError, InvalidInput, SessionClosed, SimserviceError, UnknownWorld
+from simservice.protocol.messages import WorldContract, decode_mode, encode_frames, encode_mode, encode_world
+from simservice.protocol.status import ERROR_METADATA_KEY, error_to_message, grpc_code
+from simservice.protocol.v1 import service_pb2 as pb
+from simservice.protocol.v1 import world_pb2 as world_pb
+from simservice.protocol.v1.service_pb2_grpc import WorldServiceServicer
+from simservice.serving.commands import CommandCodec
+from simservice.sessions.service import SessionService
+from simservice.sessions.session import Session
+from simservice.sessions.store import SessionStore
+from simservice.telemetry import ServingMetrics
+
+log = logging.getLogger(__name__)
+
+
+class CallContext(Protocol):
+    """What grpc.aio's context and Ray Serve's have in common, as far as it is used here."""
+
+    def set_code(self, code: object) -> None: ...
+
+    def set_details(self, details: str) -> None: ...
+
+    def set_trailing_metadata(self, trailing_metadata: list[tuple[str, bytes]]) -> None: ...
+
+    def invocation_metadata(self) -> Sequence[tuple[str, str | bytes]] | None: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Hosted:
+    """One world of this process: its contract and its sessions."""
+
+    contract: WorldContract
+    service: SessionService
+    codec: CommandCodec
+    metrics: ServingMetrics
+
+    @property
+    def name(self) -> str:
+        """Without the version."""
+        return self.contract.spec.name
+
+    @property
+    def full_name(self) -> str:
+        """With the version."""
+        return self.contract.spec.full_name
+
+
+class WorldService(WorldServiceServicer):
+    """The calls of service.proto over one world (a replica) or several (one process without Ray)."""
+
+    def __init__(self, hosted: Sequence[Hosted], store: SessionStore) -> None:
+        self.hosted = tuple(hosted)
+        self.store = store
+        self.messages: Mapping[str, world_pb.World] = {host.full_name: encode_world(host.contract) for host in hosted}
+
+    # ---- the calls, as gRPC makes them -----------------------------------------------------------------------------
+
+    async def ListWorlds(self, request: pb.ListWorldsRequest, context: CallContext) -> pb.ListWorldsReply:
+        """Every world that the fleet serves."""
+        began = perf_counter_ns()
+        try:
+            worlds = await self.worlds()
+        except Exception as error:  # turned into a status, and logged when it is not one of ours
+            self._end(context, error, "ListWorlds", began)
+            return pb.ListWorldsReply()
+        self._count("ListWorlds", "OK", began)
+        return pb.ListWorldsReply(worlds=[worlds[name] for name in sorted(worlds)])
+
+    async def GetWorld(self, request: pb.GetWorldRequest, context: CallContext) -> pb.GetWorldReply:
+        """One world's contract."""
+        began = perf_counter_ns()
+        try:
+            world = _pick(request.world, await self.worlds(), self.messages)
+        except Exception as error:  # turned into a status, and logged when it is not one of ours
+            self._end(context, error, "GetWorld", began)
+            return pb.GetWorldReply()
+        self._count("GetWorld", "OK", began)
+        return pb.GetWorldReply(world=world)
+
+    async def Play(
+        self, request_iterator: AsyncIterator[pb.PlayRequest], context: CallContext
+    ) -> AsyncIterator[pb.PlayReply]:
+        """The stream that is a session."""
+        stream = Stream(self, _application(context))
+        try:
+            async for request in request_iterator:
+                yield await stream.answer(request)
+                if stream.closed:
+                    return
+        except SimserviceError as error:
+            _end_with(context, error)
+        finally:
+            stream.leave()
+
+    # ---- what they stand on ------------------------------------------------------------------------------------------
+
+    async def worlds(self) -> dict[str, world_pb.World]:
+        """The contracts of all worlds served by the fleet, by name@version."""
+        announced = await self.store.worlds()
+        return {
+            **{name: world_pb.World.FromString(contract) for name, contract in announced.items()},
+            **self.messages,
+        }
+
+    async def host(self, world: str) -> Hosted:
+        """The world of this process that a client means by "name" or "name@version"; UnknownWorld names all others."""
+        for host in self.hosted:
+            if world in (host.name, host.full_name):
+                return host
+        known = {*self.messages, *await self.store.worlds()}
+        raise UnknownWorld(world, known if "@" in world else {name.partition("@")[0] for name in known})
+
+    def _end(self, context: CallContext, error: Exception, call: str, began: int) -> None:
+        ours = as_ours(error, call)
+        self._count(call, ours.code, began)
+        _end_with(context, ours)
+
+    def _count(self, call: str, code: str, began: int) -> None:
+        self.hosted[0].metrics.observe_rpc(call, code, (perf_counter_ns() - began) * 1e-9)
+
+
+class Stream:
+    """One Play call: the session that its first message opened or resumed, and how each request is answered."""
+
+    def __init__(self, service: WorldService, application: str) -> None:
+        self.closed = False
+        self._service = service
+        self._application = application
+        self._host: Hosted | None = None
+        self._session: Session | None = None
+
+    async def answer(self, request: pb.PlayRequest) -> pb.PlayReply:
+        """The reply to one request; raises, as one of our errors, what ends the stream."""
+        began = perf_counter_ns()
+        call = request.WhichOneof("call") or ""
+        code = "OK"
+        try:
+            reply = await self._call(call, request)
+        except Exception as found:  # everything is answered; what is not ours is logged and gets a name
+            error = as_ours(found, call)
+            code = error.code
+            if not error.recoverable:
+                raise error from found
+            reply = pb.PlayReply(sequence=request.sequence, error=error_to_message(error))
+        finally:
+            spent = perf_counter_ns() - began
+            (self._host or self._service.hosted[0]).metrics.observe_rpc(call, code, spent * 1e-9)
+        reply.server_ns = spent
+        return reply
+
+    def leave(self) -> None:
+        """The stream has ended; a session that was not closed stays for whoever resumes it."""
+        if self._session is not None and self._host is not None and not self.closed:
+            self._host.service.detach(self._session)
+
+    async def _call(self, call: str, request: pb.PlayRequest) -> pb.PlayReply:
+        host, session = self._host, self._session
+        if host is None or session is None:
+            return await self._begin(call, request)
+        if call in ("step", "reset"):
+            command = host.codec.command(request, session.num_envs)
+            result = await host.service.apply(session, request.sequence, command, request.SerializeToString())
+            return host.codec.reply(request.sequence, result, session.num_envs)
+        if call == "render":
+            return pb.PlayReply(rendered=encode_frames(await host.service.render(session)))
+        if call == "close":
+            await host.service.close(session)
+            self.closed = True
+            return pb.PlayReply(sequence=request.sequence, closed=pb.Closed())
+        raise InvalidInput("call", f"{call or 'nothing'} was sent on a stream that has its session already")
+
+    async def _begin(self, call: str, request: pb.PlayRequest) -> pb.PlayReply:
+        if call == "open":
+            host = await self._service.host(request.open.world or self._application)
+            mode = decode_mode(request.open.autoreset_mode)
+            session = await host.service.open(request.open.num_envs, mode, request.open.open_key)
+        elif call == "resume":
+            host = await self._resumed_host()
+            session = await host.service.resume(request.resume.session)
+        elif call:
+            raise SessionClosed(f"stream, whose first message must be open or resume and was {call},")
+        else:
+            raise InvalidInput("call", "the request holds no call that this server knows")
+        self._host, self._session = host, session
+        return pb.PlayReply(
+            opened=pb.Opened(
+                session=session.token,
+                world=self._service.messages[host.full_name],
+                num_envs=session.num_envs,
+                autoreset_mode=encode_mode(session.mode),
+                last_sequence=session.last_sequence,
+            )
+        )
+
+    async def _resumed_host(self) -> Hosted:
+        """Only the application tells which world a token belongs to, where there are several."""
+        if self._application:
+            return await self._service.host(self._application)
+        if len(self._service.hosted) == 1:
+            return self._service.hosted[0]
+        raise InvalidInput("application", "several worlds are served here; name one in the metadata `application`")
+
+
+def as_ours(error: Exception, call: str) -> SimserviceError:
+    """The error itself when it is ours; else InternalError with an id under which the log has the whole of it."""
+    if isinstance(error, SimserviceError):
+        return error
+    name = secrets.token_hex(4)
+    log.error("unexpected failure %s in %s", name, call or "an empty call", exc_info=error)
+    return InternalError(f"something unexpected happened in the server; its log has it under {name}", id=name)
+
+
+def _end_with(context: CallContext, error: SimserviceError) -> None:
+    """The call's status. Set rather than aborted: Ray Serve drops the metadata of calls that end by an exception."""
+    context.set_code(grpc_code(error))
+    context.set_details(str(error))
+    context.set_trailing_metadata([(ERROR_METADATA_KEY, error_to_message(error).SerializeToString())])
+
+
+def _application(context: CallContext) -> str:
+    for key, value in context.invocation_metadata() or ():
+        if key == "application":
+            return value.decode() if isinstance(value, bytes) else value
+    return ""
+
+
+def _pick(wanted: str, worlds: Mapping[str, world_pb.World], preferred: Mapping[str, world_pb.World]) -> world_pb.World:
+    """By name@version; by name alone this process's own version, else the last of the announced ones."""
+    if wanted in worlds:
+        return worlds[wanted]
+    for choices in (preferred, worlds):
+        versions = [name for name in sorted(choices) if name.partition("@")[0] == wanted]
+        if versions:
+            return choices[versions[-1]]
+    raise UnknownWorld(wanted, worlds if "@" in wanted else {name.partition("@")[0] for name in worlds})

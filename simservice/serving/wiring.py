@@ -1,0 +1,138 @@
+"""Builds all that one process needs for one world: checkpoint, engine, sessions, announcement. Knows no gRPC or Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import simservice
+from simservice.engine.engine import Engine
+from simservice.engine.stats import Histogram
+from simservice.errors import SimserviceError, StoreUnavailable
+from simservice.protocol.messages import Limits, WorldContract, encode_world
+from simservice.serving.commands import CommandCodec
+from simservice.serving.facade import Hosted
+from simservice.sessions.memory_store import MemoryStore
+from simservice.sessions.redis_store import RedisStore
+from simservice.sessions.service import SessionConfig, SessionService
+from simservice.sessions.store import SessionStore
+from simservice.telemetry import Distribution, ServingMetrics, ServingReading
+from simservice.types import Provenance
+from simservice.worlds import checkpoint
+from simservice.worlds.world import BUCKETS, World
+
+log = logging.getLogger(__name__)
+
+MEMORY = "memory:"
+"""A store URL: sessions end with the process. For trials and tests."""
+
+MAX_MESSAGE_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplicaConfig:
+    """How one process serves one world."""
+
+    device: str = "cpu"
+    capacity: int = 4096  # lanes
+    buckets: tuple[int, ...] = BUCKETS
+    max_context_frames: int = 64
+    announce_every_s: float = 5.0
+    announcement_ttl_s: float = 15.0
+    sessions: SessionConfig = field(default_factory=SessionConfig)
+
+
+def open_store(url: str, idle_ttl_s: float = SessionConfig.idle_ttl_s) -> SessionStore:
+    """The session store at a URL: redis://, rediss://, unix://, or memory: for one that ends with the process."""
+    if url == MEMORY:
+        return MemoryStore(idle_ttl_s=idle_ttl_s)
+    return RedisStore(url, idle_ttl_s=idle_ttl_s)
+
+
+def build_replica(folder: str | Path, store: SessionStore, config: ReplicaConfig | None = None) -> Replica:
+    """A replica of the world in a checkpoint folder; nothing runs before its start()."""
+    config = config or ReplicaConfig()
+    loaded = checkpoint.load(folder, device=config.device)
+    return Replica(loaded.world, loaded.provenance, store, config)
+
+
+class Replica:
+    """One served world in this process."""
+
+    def __init__(self, world: World, provenance: Provenance, store: SessionStore, config: ReplicaConfig) -> None:
+        self.config = config
+        self.store = store
+        self.engine = Engine(world, capacity=config.capacity, device=config.device, buckets=config.buckets)
+        context_frames = config.max_context_frames if "context" in world.spec.capabilities else 0
+        codec = CommandCodec(world.spec, context_frames)
+        self.service = SessionService(self.engine, store, decode=codec.stored_command, config=config.sessions)
+        self.metrics = ServingMetrics(world.spec.name)
+        self.metrics.watch(self.reading)
+        limits = Limits(
+            max_num_envs=min(config.sessions.max_num_envs, config.capacity),
+            max_message_bytes=MAX_MESSAGE_BYTES,
+            idle_ttl_s=round(config.sessions.idle_ttl_s),
+            replies_kept=config.sessions.replies_kept,
+            max_context_frames=context_frames,
+            lane_bytes=self.engine.lane_bytes,
+        )
+        contract = WorldContract(
+            spec=world.spec,
+            limits=limits,
+            provenance=asdict(provenance),
+            server_version=simservice.__version__,
+        )
+        self.hosted = Hosted(contract, self.service, codec, self.metrics)
+        self._announcing: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Warms the engine up, then tells the store that the world is served; StoreUnavailable when it cannot."""
+        await asyncio.to_thread(self.engine.start)
+        try:
+            contract = encode_world(self.hosted.contract).SerializeToString()
+            await self._announce(contract)
+        except BaseException:
+            self.engine.stop()
+            raise
+        self._announcing = asyncio.create_task(self._keep_announcing(contract))
+
+    async def stop(self) -> None:
+        """Ends after the requests under way. Sessions stay in the store, for the next replica to resume."""
+        if self._announcing is not None:
+            self._announcing.cancel()
+            await asyncio.wait([self._announcing])
+            self._announcing = None
+        await self.service.stop()
+        await asyncio.to_thread(self.engine.stop)
+
+    def reading(self) -> ServingReading:
+        """The counters of engine and sessions as they are now."""
+        engine, sessions = self.engine.stats(), self.service.stats()
+        return ServingReading(
+            lane_steps=engine.lane_steps,
+            lanes_in_use=engine.lanes_in_use,
+            lanes_capacity=engine.capacity,
+            sessions_open=sessions.open,
+            restores=sessions.resumed - sessions.adopted,
+            batch_lanes=_distribution(engine.tick_lanes),
+            tick_seconds=_distribution(engine.tick_seconds),
+        )
+
+    async def _announce(self, contract: bytes) -> None:
+        await self.store.announce(self.hosted.full_name, contract, self.config.announcement_ttl_s)
+
+    async def _keep_announcing(self, contract: bytes) -> None:
+        while True:
+            await asyncio.sleep(self.config.announce_every_s)
+            try:
+                await self._announce(contract)
+            except StoreUnavailable as error:
+                log.warning("world %s could not be announced: %s", self.hosted.full_name, error)
+            except SimserviceError:
+                log.exception("world %s could not be announced", self.hosted.full_name)
+
+
+def _distribution(histogram: Histogram) -> Distribution:
+    return Distribution(histogram.bounds, histogram.counts, histogram.total)
