@@ -1,0 +1,84 @@
+"""The control that predicts nothing: the observation stays, the reward is the data's mean, ends come at its base rate.
+
+A world that is no better than this has learned nothing of the dynamics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from simservice.types import Episode, WorldSpec
+from simservice.worlds.codec import Codec
+from simservice.worlds.starts import Starts
+from simservice.worlds.world import Call, Draw, Slot, StepOut, Tensors, World
+
+
+@dataclass(frozen=True, kw_only=True)
+class PersistenceConfig:
+    """There is nothing to choose."""
+
+
+class Persistence(World):
+    """State is the observation itself, leaf by leaf."""
+
+    family = "persistence"
+    Config = PersistenceConfig
+    reward_mean: Tensor
+    termination_rate: Tensor
+
+    def __init__(self, spec: WorldSpec, config: PersistenceConfig | None = None) -> None:
+        capabilities = frozenset({"reward", "termination", "context"})
+        super().__init__(replace(spec, family=self.family, capabilities=capabilities), config or PersistenceConfig())
+        self.codec = Codec(spec.observation_space, "observation")
+        Codec(spec.action_space, "action")  # the same spaces as the other families of vectors
+        self.start_rows = Starts(self.codec)
+        self.register_buffer("reward_mean", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("termination_rate", torch.zeros(()))
+
+    @property
+    def slots(self) -> Mapping[str, Slot]:
+        return {part.leaf.path: Slot(part.leaf.shape, part.dtype, "frame") for part in self.codec.parts}
+
+    @property
+    def draws(self) -> Mapping[Call, Mapping[str, Draw]]:
+        return {"init": Starts.draws, "observe": {}, "step": {"termination": Draw("uniform")}}
+
+    def init(self, draws: Tensors) -> Tensors:
+        return self.codec.decode(self.start_rows(draws))
+
+    def observe(
+        self, state: Tensors, observation: Tensors, previous_action: Tensors, is_first: Tensor, draws: Tensors
+    ) -> Tensors:
+        return {path: observation[path].clone() for path in state}
+
+    def step(self, state: Tensors, action: Tensors, draws: Tensors) -> tuple[Tensors, StepOut]:
+        uniform = draws["termination"]
+        probability = self.termination_rate + torch.zeros_like(uniform)
+        out = StepOut(
+            reward=self.reward_mean + torch.zeros_like(uniform),
+            terminated=probability > uniform,
+            termination_probability=probability,
+            uncertainty=torch.full_like(uniform, torch.nan),
+            aux={},
+        )
+        return {path: leaf.clone() for path, leaf in state.items()}, out
+
+    def emit(self, state: Tensors) -> Tensors:
+        return {path: leaf.clone() for path, leaf in state.items()}
+
+    def prepare(self, episodes: Sequence[Episode]) -> None:
+        self.start_rows.fit(episodes, self.codec)
+        self.reward_mean.fill_(float(np.concatenate([episode.reward for episode in episodes]).mean()))
+        terminated = sum(episode.terminated for episode in episodes)
+        self.termination_rate.fill_(terminated / sum(len(episode) for episode in episodes))
+
+    def starts(self) -> Tensors:
+        return self.start_rows.tensors()
+
+    def set_starts(self, starts: Tensors) -> None:
+        self.start_rows.put(starts)
