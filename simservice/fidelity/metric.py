@@ -12,6 +12,9 @@ from typing import Literal
 
 from simservice.fidelity.traces import Traces
 
+Evidence = Literal["windows", "steps", "returns"]
+"""Open-loop windows of many steps; single steps, those before real ends among them; whole closed-loop episodes."""
+
 Level = Literal["L0", "L1", "L2", "L3", "L4", "L5", "L6", "L7"]
 
 
@@ -34,6 +37,7 @@ class Metric:
 
     name: str
     level: Level
+    evidence: Evidence  # which traces it wants to see
     unit: str  # of evidence: what was resampled for the interval
     perfect: float  # the score of a world that is reality (the full horizon where it is infinite)
     convention: str
@@ -43,13 +47,21 @@ class Metric:
 _METRICS: dict[str, Metric] = {}
 
 
-def metric(name: str, *, level: Level, unit: str, perfect: float, convention: str) -> Callable[[Measure], Measure]:
+def metric(
+    name: str, *, level: Level, evidence: Evidence, unit: str, perfect: float, convention: str
+) -> Callable[[Measure], Measure]:
     """Registers the decorated function under `name`."""
 
     def register(measure: Measure) -> Measure:
         assert name not in _METRICS, f"two metrics are called {name}"
         _METRICS[name] = Metric(
-            name=name, level=level, unit=unit, perfect=perfect, convention=convention, measure=measure
+            name=name,
+            level=level,
+            evidence=evidence,
+            unit=unit,
+            perfect=perfect,
+            convention=convention,
+            measure=measure,
         )
         return measure
 

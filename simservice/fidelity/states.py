@@ -117,7 +117,7 @@ def _leading(bound: Array, tau: float) -> int:
 
 
 def _register_error_at(lead: int) -> None:
-    @metric(f"error_ratio_{lead}", level="L4", unit="episode", perfect=0.0, convention=CONVENTION)
+    @metric(f"error_ratio_{lead}", level="L4", evidence="windows", unit="episode", perfect=0.0, convention=CONVENTION)
     def error_ratio(real: Traces, imagined: Traces) -> Score:
         curve = horizon_error_curve(real, imagined)
         if lead > len(curve.error):
@@ -133,6 +133,7 @@ for _lead in HORIZONS:
 @metric(
     "trust_horizon_steps",
     level="L4",
+    evidence="windows",
     unit="episode",
     perfect=float("inf"),
     convention=f"{CONVENTION}; upper bound <= {TAU} at every lead up to it",

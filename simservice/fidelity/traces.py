@@ -74,13 +74,17 @@ class Traces:
         return len(np.unique(self.unit))
 
     def held(self) -> Array:
-        """(N, H + 1, D) observations, where the last valid one stays after the window's end.
+        """(N, H + 1, D) observations, where the last valid one stays after the window's end."""
+        return hold(self.observation, self.valid)
 
-        So a world that ends an episode too early is wrong from then on, instead of not being counted.
-        """
-        steps = np.arange(self.horizon + 1)
-        last = np.minimum(steps, self.valid.sum(axis=1)[:, None])  # (N, H + 1)
-        return np.take_along_axis(self.observation, last[:, :, None], axis=1)
+
+def hold(observation: Array, valid: Array) -> Array:
+    """Observations (..., H + 1, D), where the last one reached by valid steps (..., H) stays from there on.
+
+    So a world that ends an episode too early is wrong from then on, instead of not being counted.
+    """
+    last = np.minimum(np.arange(observation.shape[-2]), valid.sum(axis=-1)[..., None])  # (..., H + 1)
+    return np.take_along_axis(observation, last[..., None], axis=-2)
 
 
 def check_paired(real: Traces, imagined: Traces) -> None:

@@ -51,6 +51,7 @@ def worse(real: Traces) -> Traces:
 @EVERY
 def test_it_says_how_its_number_is_to_be_read(metric: Metric):
     assert metric.level in {f"L{n}" for n in range(8)}
+    assert metric.evidence in {"windows", "steps", "returns"}
     assert metric.unit in {"episode", "policy"}
     assert metric.convention
 

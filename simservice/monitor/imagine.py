@@ -1,0 +1,151 @@
+"""Plays in a served world what was played in reality: the same starts and actions, or the same policies.
+
+Talks to the service as any client does, and knows no metric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import AutoresetMode
+
+from simservice.client.vector_env import RemoteVectorEnv
+from simservice.data.policies import Policy
+from simservice.errors import CapacityExhausted
+from simservice.fidelity.traces import matrix
+from simservice.monitor.reality import Window
+from simservice.types import Array, Context, Episode, Leaves, from_leaves, to_leaves
+
+MIN_LANES = 16
+
+
+@dataclass(frozen=True)
+class Imagined:
+    """Open-loop trajectories, (windows, copies, ...)."""
+
+    observation: Array  # (N, C, H + 1, D)
+    reward: Array  # (N, C, H)
+    terminated: Array  # (N, C, H) bool
+    valid: Array  # (N, C, H) bool: until the world said that the episode ended
+
+
+class DreamPlayer:
+    """A session of a served world that is grounded anew for every question asked of it."""
+
+    def __init__(self, address: str, world: str, lanes: int) -> None:
+        self.env = _open(address, world, lanes)
+        self.lanes = self.env.num_envs
+        self.spec = self.env.world
+        self.steps = 0  # imagined so far
+
+    def close(self) -> None:
+        """Ends the session."""
+        self.env.close()  # type: ignore[no-untyped-call]
+
+    def replay(self, episodes: list[Episode], windows: list[Window], horizon: int, copies: int, seed: int) -> Imagined:
+        """The real actions after each window's real start, `copies` times each with luck of their own.
+
+        Where reality ended before the horizon its last action is repeated; nobody scores those steps.
+        """
+        rows = [(window, copy) for window in windows for copy in range(copies)]
+        parts = [
+            self._replay_rows(
+                episodes, [window for window, _ in rows[first : first + self.lanes]], horizon, seed + first
+            )
+            for first in range(0, len(rows), self.lanes)
+        ]
+        joined = [np.concatenate([part[i] for part in parts]) for i in range(4)]
+        observation, reward, terminated, valid = (
+            array.reshape(len(windows), copies, *array.shape[1:]) for array in joined
+        )
+        return Imagined(observation, reward, terminated, valid)
+
+    def _replay_rows(
+        self, episodes: list[Episode], windows: list[Window], horizon: int, seed: int
+    ) -> tuple[Array, Array, Array, Array]:
+        count = len(windows)
+        padded = [windows[min(i, count - 1)] for i in range(self.lanes)]  # a session steps all of its lanes
+        starts = _rows(episodes, padded, 0, "observation")
+        context = Context(
+            observation={path: array[:, None] for path, array in starts.items()},
+            action={path: array[:, None][:, :0] for path, array in _rows(episodes, padded, 0, "action").items()},
+        )
+        first, _ = self.env.reset(seed=_seeds(seed, self.lanes), options={"context": context})
+        observations, rewards, ends = [self._matrix(first)], [], []
+        for step in range(horizon):
+            actions = from_leaves(self.spec.action_space, _rows(episodes, padded, step, "action"), "action")
+            observation, reward, terminated, truncated = self._step(actions)
+            observations.append(self._matrix(observation))
+            rewards.append(reward)
+            ends.append((terminated, truncated))
+        terminated, truncated = (np.stack([end[i] for end in ends], axis=1) for i in (0, 1))
+        valid = _until_first(terminated | truncated)
+        arrays = (np.stack(observations, axis=1), np.stack(rewards, axis=1), terminated & valid, valid)
+        return tuple(array[:count] for array in arrays)  # type: ignore[return-value]
+
+    def returns(self, policy: Policy, episodes: int, max_steps: int | None, seed: int) -> Array:
+        """(episodes,) undiscounted returns of one episode in each of as many lanes, from the world's own starts."""
+        found: list[Array] = []
+        while sum(map(len, found)) < episodes:
+            found.append(self._one_episode_each(policy, max_steps, seed + len(found)))
+        return np.concatenate(found)[:episodes]
+
+    def _one_episode_each(self, policy: Policy, max_steps: int | None, seed: int) -> Array:
+        total, running = np.zeros(self.lanes), np.ones(self.lanes, dtype=bool)
+        observation, _ = self.env.reset(seed=_seeds(seed, self.lanes))
+        for _ in _count_to(max_steps):
+            observation, reward, terminated, truncated = self._step(policy(observation))
+            total += np.where(running, reward, 0.0)
+            running &= ~(terminated | truncated)
+            if not running.any():
+                break
+        return total
+
+    def _step(self, actions: Any) -> tuple[Any, Array, Array, Array]:
+        observation, reward, terminated, truncated, _ = self.env.step(actions)
+        self.steps += self.lanes
+        return observation, reward, terminated, truncated
+
+    def _matrix(self, observation: Any) -> Array:
+        return matrix(to_leaves(self.spec.observation_space, observation, "observation"), lead=1)
+
+
+def _open(address: str, world: str, lanes: int) -> RemoteVectorEnv:
+    """A session with as many of the lanes as there is room for, down to a few."""
+    while True:
+        try:
+            return RemoteVectorEnv(num_envs=lanes, address=address, world=world, autoreset_mode=AutoresetMode.NEXT_STEP)
+        except CapacityExhausted:
+            if lanes <= MIN_LANES:
+                raise
+            lanes = max(MIN_LANES, lanes // 2)
+
+
+def _rows(episodes: list[Episode], windows: list[Window], step: int, part: str) -> Leaves:
+    """One row of each window's episode, `step` steps in (the episode's last row beyond its end): (windows, ...)."""
+    rows: list[Leaves] = []
+    for window in windows:
+        leaves = getattr(episodes[window.episode], part)
+        rows.append({path: array[min(window.start + step, len(array) - 1)] for path, array in leaves.items()})
+    return {path: np.stack([row[path] for row in rows]) for path in rows[0]}
+
+
+def _seeds(seed: int, lanes: int) -> list[int]:
+    return [int(value) for value in np.random.SeedSequence(seed).generate_state(lanes, np.uint64) >> np.uint64(1)]
+
+
+def _until_first(ended: Array) -> Array:
+    """True up to and with the first True of each row."""
+    before = np.zeros_like(ended)
+    before[:, 1:] = np.logical_or.accumulate(ended, axis=1)[:, :-1]
+    return ~before
+
+
+def _count_to(limit: int | None) -> Iterator[int]:
+    step = 0
+    while limit is None or step < limit:
+        yield step
+        step += 1

@@ -1,0 +1,182 @@
+"""One measurement of a served world against the real environment. Knows neither schedule nor exporter.
+
+Real episodes of a fixed mixture of policies are recorded; the world is grounded in real states of theirs and given the
+same actions (how far can its states be trusted?), and the policies are let loose in it (is its return honest?).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from simservice.data.collect import RealStepCounter
+from simservice.data.episodes import fingerprint
+from simservice.data.policies import Policy
+from simservice.errors import InvalidInput
+from simservice.fidelity.metric import Score, metrics
+from simservice.fidelity.outcomes import return_gap
+from simservice.fidelity.states import horizon_error_curve, trust_horizon
+from simservice.fidelity.traces import Traces, hold
+from simservice.monitor.imagine import DreamPlayer, Imagined
+from simservice.monitor.reality import (
+    ProbeConfig,
+    Reality,
+    cut_windows,
+    play,
+    real_traces,
+    single_steps,
+    suite,
+)
+from simservice.monitor.report import ProbeReport
+from simservice.types import Array, Episode
+
+TAUS = (0.1, 0.3, 0.5)
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """The real and the imagined side of what was played."""
+
+    windows: tuple[Traces, Traces]
+    steps: tuple[Traces, Traces]
+    returns: tuple[Mapping[str, Array], Mapping[str, Array]]
+    episodes: list[Episode]
+
+
+def probe(
+    address: str,
+    world: str,
+    config: ProbeConfig,
+    *,
+    policy: Policy | None = None,
+    counter: RealStepCounter | None = None,
+    tell: Tell | None = None,
+) -> ProbeReport:
+    """Measures the world `name` or `name@version` served at `address`.
+
+    The mixture is random play, random play with held actions and, if a policy is given, that policy pure and with
+    30 % random actions. Real steps are counted in `counter`, and kept within its budget. Raises InvalidInput when the
+    environment's spaces are not the world's, and whatever the client raises.
+    """
+    began = time.monotonic()
+    counter = counter if counter is not None else RealStepCounter()
+    steps_before = counter.steps
+    reality = Reality.of(config)
+    player = DreamPlayer(address, world, config.lanes)
+    try:
+        spec = player.spec
+        _check_spaces(reality, spec.observation_space, spec.action_space, config.env_id)
+        evidence = _gather(player, reality, config, policy, counter, tell or (lambda _: None))
+    finally:
+        player.close()
+    curve = horizon_error_curve(*evidence.windows)
+    scale = _return_range(evidence.returns[0], reality.reward_threshold)
+    return ProbeReport(
+        world=spec.name,
+        model_version=spec.version,
+        env_id=config.env_id,
+        attributes=dict(config.attributes),
+        curve=curve,
+        trust_horizon_steps={tau: trust_horizon(curve, tau) for tau in TAUS},
+        returns=return_gap(*evidence.returns, return_range=scale),
+        scores=_scores(evidence, scale),
+        served_horizon_steps=spec.max_episode_steps,
+        real_episodes=len(evidence.episodes),
+        real_steps=counter.steps - steps_before,
+        imagined_steps=player.steps,
+        data_hash=fingerprint(evidence.episodes),
+        finished_at=time.time(),
+        seconds=time.monotonic() - began,
+        real=evidence.windows[0],
+        imagined=evidence.windows[1],
+    )
+
+
+def _gather(
+    player: DreamPlayer,
+    reality: Reality,
+    config: ProbeConfig,
+    policy: Policy | None,
+    counter: RealStepCounter,
+    tell: Tell,
+) -> _Evidence:
+    policies = suite(reality, policy)
+    recorded: dict[str, list[Episode]] = {}
+    for name, make in policies.items():
+        tell(f"{config.episodes} real episodes of {name}")
+        recorded[name] = play(config, reality, name, make(config.seed), counter)
+    episodes = [episode for played in recorded.values() for episode in played]
+    tell("the same actions in the world")
+    windows = cut_windows(episodes, config.windows, config.horizon, config.seed)
+    real = real_traces(episodes, windows, config.horizon)
+    dreamt = player.replay(episodes, windows, config.horizon, config.copies, config.seed)
+    steps = single_steps(episodes, config.seed)
+    real_steps = real_traces(episodes, steps, 1)
+    dreamt_steps = player.replay(episodes, steps, 1, config.copies, config.seed + 1)
+    imagined: dict[str, Array] = {}
+    for name, make in policies.items():
+        tell(f"{config.episodes} episodes of {name} in the world")
+        imagined[name] = player.returns(make(config.seed + 1), config.episodes, reality.limit, config.seed)
+    truths = {name: np.array([one.undiscounted_return for one in played]) for name, played in recorded.items()}
+    return _Evidence(
+        windows=(real, _average(real, dreamt)),
+        steps=(real_steps, _with_ends(_average(real_steps, dreamt_steps), dreamt_steps)),
+        returns=(truths, imagined),
+        episodes=episodes,
+    )
+
+
+def _average(real: Traces, dreamt: Imagined) -> Traces:
+    """The mean over the copies of each start, in which a copy that ended stands still. It ends in none of its steps."""
+    never = np.zeros_like(real.valid)
+    paid = np.where(dreamt.valid, dreamt.reward, 0.0).sum(axis=1)
+    return Traces(
+        observation=hold(dreamt.observation, dreamt.valid).mean(axis=1),
+        reward=paid / np.maximum(dreamt.valid.sum(axis=1), 1),
+        terminated=never,
+        truncated=never,
+        valid=~never,
+        unit=real.unit,
+    )
+
+
+def _with_ends(average: Traces, dreamt: Imagined) -> Traces:
+    """Single steps with what the world says of their end: the share of copies that ended, and what most did."""
+    share = dreamt.terminated.mean(axis=1)
+    return replace(average, terminated=share >= 0.5, termination_probability=share)
+
+
+def _scores(evidence: _Evidence, scale: tuple[float, float] | None) -> dict[str, Score]:
+    truths, imagined = evidence.returns
+    windows = evidence.windows
+    pairs = {
+        "windows": windows,
+        "steps": evidence.steps,
+        "returns": (
+            replace(windows[0], returns=truths, return_range=scale),
+            replace(windows[1], returns=imagined, return_range=scale),
+        ),
+    }
+    return {name: metric.measure(*pairs[metric.evidence]) for name, metric in metrics().items()}
+
+
+def _return_range(truths: Mapping[str, Array], threshold: float | None) -> tuple[float, float] | None:
+    """From random play to the better of the best policy and what counts as solved; None: the suite's own range."""
+    low = float(truths["random"].mean())
+    high = max(float(returns.mean()) for returns in truths.values())
+    high = max(high, threshold) if threshold is not None else high
+    return (low, high) if high > low else None
+
+
+def _check_spaces(reality: Reality, observation_space: object, action_space: object, env_id: str) -> None:
+    for name, real, served in (
+        ("observation", reality.observation_space, observation_space),
+        ("action", reality.action_space, action_space),
+    ):
+        if real != served:
+            raise InvalidInput("env", f"{env_id} has the {name} space {real}, the served world has {served}")
