@@ -1,0 +1,164 @@
+"""Serves worlds on Ray Serve: from the command line, as another process's child, and on a cluster that runs already."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+from ray import serve
+
+from simservice import config
+from simservice.errors import ConfigError, InternalError, SimserviceError
+from simservice.serving.cluster import Cluster, ClusterConfig
+from simservice.serving.fleet import Fleet, world_application
+from simservice.serving.replica import MetricsConfig
+from simservice.serving.service import RayService
+from simservice.serving.settings import ClusterWorld, ServeConfig, parse_replicas
+from simservice.sessions.embedded import store_from_url
+from simservice.telemetry import MetricsServer
+from simservice.types import WorldSpec
+from simservice.worlds import checkpoint
+
+__all__ = ["RayService", "ServeConfig", "build", "parse_replicas", "running", "serve_worlds"]
+
+
+class Running:
+    """A service that is up."""
+
+    def __init__(self, cluster: Cluster, fleet: Fleet, metrics: MetricsServer | None, worlds: list[WorldSpec]) -> None:
+        self.address = cluster.address
+        self.fleet = fleet
+        self.metrics_url = metrics.url if metrics is not None else None
+        self.worlds = worlds
+
+
+@contextlib.contextmanager
+def running(folders: Sequence[Path | str], settings: ServeConfig) -> Iterator[Running]:
+    """A service in this process for the block; everything it started has ended when the block is left.
+
+    Raises what is wrong with the folders, the address or the store before anything is started.
+    """
+    names = [checkpoint.describe(folder)[0].name for folder in folders]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"two of the folders hold a world named {name!r}; a service has one version of each")
+    cluster = Cluster(
+        ClusterConfig(host=settings.host, port=settings.port, insecure=settings.insecure, num_cpus=settings.num_cpus)
+    )
+    with contextlib.ExitStack() as stack:
+        store_url = stack.enter_context(store_from_url(settings.store_url))
+        stack.callback(cluster.stop)
+        cluster.start()
+        fleet = Fleet(cluster, store_url, settings, worlds_expected=len(names))
+        metrics = None
+        if settings.metrics_port is not None:
+            metrics = fleet.serve_metrics(settings.metrics_port)
+            stack.callback(metrics.close)
+        worlds = [fleet.deploy(folder) for folder in folders]
+        yield Running(cluster, fleet, metrics, worlds)
+
+
+def serve_worlds(
+    folders: Sequence[Path | str], settings: ServeConfig | None = None, say: Callable[[str], None] = print
+) -> None:
+    """Serves until SIGINT or SIGTERM, then ends everything; `say` gets the lines for the screen."""
+    settings = settings or ServeConfig()
+    stop = threading.Event()
+    say(f"starting {len(folders)} world(s) on Ray Serve ...")
+    with running(folders, settings) as service, _signals(stop):
+        for line in status_lines(service, settings):
+            say(line)
+        stop.wait()
+        say("stopping ...")
+    say("stopped")
+
+
+def status_lines(service: Running, settings: ServeConfig) -> list[str]:
+    """One screen: what is served where, and how to connect."""
+    fewest, most = settings.replicas
+    replicas = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    lines = [f"serving at {service.address} (plaintext, {replicas} replica(s) a world)"]
+    lines += [f"  world    {spec.full_name}  family {spec.family}" for spec in service.worlds]
+    if service.metrics_url is not None:
+        lines.append(f"  metrics  {service.metrics_url}")
+    if service.worlds:
+        lines.append("connect with:")
+        lines.append(
+            f'  gym.make_vec("simservice/World-v0", num_envs=64, address="{service.address}", '
+            f'world="{service.worlds[0].name}", vectorization_mode="vector_entry_point")'
+        )
+    return [*lines, "Ctrl-C stops it"]
+
+
+def build(args: dict[str, Any]) -> serve.Application:
+    """One world's application for a Ray cluster that runs already: what deploy/serve.yaml names.
+
+    `args` are the fields of ClusterWorld. The store must be one that every node reaches.
+    """
+    world = config.build(ClusterWorld, args)
+    store_url = world.store_url or os.environ.get("REDIS_URL")
+    if store_url is None:
+        raise ConfigError("store_url is missing: on a cluster sessions need a Redis that every node reaches")
+    metrics = MetricsConfig(folder=world.metrics_folder, listen=world.metrics_listen, announce=world.metrics_announce)
+    return world_application(world.folder, store_url, world, metrics)
+
+
+@contextlib.contextmanager
+def _signals(stop: threading.Event) -> Iterator[None]:
+    """SIGINT and SIGTERM set the event instead of ending the process; Ray has put its own handlers there by now."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _answer(service: Running, call: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    if call == "deploy":
+        return {"world": service.fleet.deploy(arguments["folder"]).full_name}
+    if call == "remove":
+        service.fleet.remove(arguments["world"])
+        return {}
+    if call == "replicas":
+        return {"replicas": [asdict(replica) for replica in service.fleet.replicas()]}
+    raise InternalError(f"the service's process knows no call {call!r}")
+
+
+def _obey(commands: IO[str], answers: IO[str]) -> None:
+    """Starts a service as the first command says and answers the others; ends with the commands."""
+
+    def reply(message: dict[str, Any]) -> None:
+        print(json.dumps(message), file=answers, flush=True)
+
+    def fail(error: SimserviceError) -> None:
+        reply({"error": {"reason": error.reason, "message": str(error), "details": error.details}})
+
+    first = json.loads(commands.readline())
+    settings = config.build(ServeConfig, first["config"])
+    try:
+        with running(first["folders"], settings) as service:
+            reply({"address": service.address, "metrics_url": service.metrics_url})
+            for line in commands:
+                command = json.loads(line)
+                try:
+                    reply(_answer(service, command.pop("call"), command))
+                except SimserviceError as error:
+                    fail(error)
+    except SimserviceError as error:
+        fail(error)
+
+
+if __name__ == "__main__":
+    with os.fdopen(int(sys.argv[1]), encoding="utf-8") as commands, os.fdopen(int(sys.argv[2]), "w") as answers:
+        _obey(commands, answers)

