@@ -146,8 +146,6 @@ class Engine:
         """Pictures of the lanes' present states."""
         if not self.spec.render_modes:
             return self._failed(InvalidInput("render", f"world {self.spec.full_name} has no render mode"))
-        if not self._waiting[lanes].any() and not self._control.ready[lanes].all():
-            return self._failed(NeedsReset(np.flatnonzero(~self._control.ready[lanes]).tolist()))
         return self._submit("render", lanes, None)
 
     def snapshot(self, lanes: Array) -> asyncio.Future[bytes]:
@@ -297,6 +295,9 @@ class Engine:
         if request.kind == "reset":
             self._episodes.reset(request)
         elif request.kind == "render":
+            ready = self._control.ready[request.lanes]
+            if not ready.all():
+                raise NeedsReset(np.flatnonzero(~ready).tolist())
             request.result = self._episodes.runner.picture(request.lanes)
         elif request.kind == "snapshot":
             rows = self._arena.gather(self._arena.index(request.lanes))

@@ -16,7 +16,7 @@ import numpy as np
 
 from simservice.engine.control import SAME_STEP, Control
 from simservice.engine.requests import Request
-from simservice.engine.runner import Runner, Stepped
+from simservice.engine.runner import Runner, Stepped, unusable
 from simservice.errors import InternalError, NeedsReset
 from simservice.types import Array, Info, Infos, Leaves, ResetResult, StepResult
 
@@ -160,10 +160,11 @@ class Episodes:
         if command.context is not None:
             self._ground(chosen, command.context.observation, command.context.action, mask, command.context.frames)
         whole = len(chosen) == len(lanes) and command.context is None
-        request.result = ResetResult(
-            observation=started.observation if whole else self.runner.look(lanes),
-            infos=self._infos(mask, None, None),
-        )
+        observation = started.observation if whole else self.runner.look(lanes)
+        if command.context is not None and unusable(observation) is not None:
+            request.error = self._no_start()
+            return
+        request.result = ResetResult(observation=observation, infos=self._infos(mask, None, None))
 
     def _ground(self, lanes: Array, observation: Leaves, action: Leaves, mask: Array, frames: int) -> None:
         blank = {leaf.path: np.zeros((len(lanes), *leaf.shape), dtype=leaf.dtype) for leaf in self.runner.action_leaves}

@@ -101,7 +101,7 @@ class Runner:
         reward = out.reward[:count].cpu().numpy().astype(np.float64)
         terminated = out.terminated[:count].cpu().numpy()
         uncertainty = out.uncertainty[:count].cpu().numpy() if self._uncertain else None
-        broken = _broken(observation, reward)
+        broken = unusable(observation, reward)
         if broken is None:
             self._keep(index, after, count)
         else:
@@ -122,7 +122,7 @@ class Runner:
         self.control.counter[lanes] += 1
         observation = _host(self.world.emit(state), len(lanes))
         self._keep(index, state, len(lanes))
-        broken = _broken(observation)
+        broken = unusable(observation)
         if broken is not None:
             self.stats.world_errors += int(broken.sum())
         return Started(observation, broken)
@@ -170,7 +170,7 @@ def _host(leaves: Tensors, count: int) -> Leaves:
     return {path: leaf[:count].cpu().numpy() for path, leaf in leaves.items()}
 
 
-def _broken(observation: Leaves, reward: Array | None = None) -> Array | None:
+def unusable(observation: Leaves, reward: Array | None = None) -> Array | None:
     """(n,) bool of lanes with a number that is not finite; None where there is none."""
     arrays = [array for array in observation.values() if array.dtype.kind == "f"]
     if reward is not None:

@@ -14,7 +14,10 @@ from simservice.errors import InternalError, ModelRetired
 from simservice.types import Array, WorldSpec
 from simservice.worlds.world import Slot, Tensors
 
-FORMAT = "simservice-lanes-1"
+FORMAT = "1"
+MARK = "simservice-lanes"
+"""The one entry of the metadata: safetensors shuffles several, and equal lanes shall be equal bytes."""
+
 ROW, COLUMN = "row/", "column/"
 
 
@@ -22,21 +25,22 @@ def pack(spec: WorldSpec, rows: Tensors, columns: dict[str, Array]) -> bytes:
     """Lanes as bytes; all tensors have the lane axis first."""
     tensors = {ROW + name: row.detach().cpu().contiguous() for name, row in rows.items()}
     tensors |= {COLUMN + name: torch.from_numpy(np.ascontiguousarray(column)) for name, column in columns.items()}
-    data: bytes = save(tensors, metadata={"format": FORMAT, "world": spec.full_name})
+    data: bytes = save(tensors, metadata={MARK: f"{FORMAT} {spec.full_name}"})
     return data
 
 
 def unpack(spec: WorldSpec, slots: dict[str, Slot], lanes: int, data: bytes) -> tuple[Tensors, dict[str, Array]]:
     """What pack was given. ModelRetired for another version's lanes, InternalError for bytes that are no snapshot."""
     try:
-        metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+        mark = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"][MARK]
         tensors = load(data)
     except (SafetensorError, ValueError, KeyError) as error:
         raise InternalError(f"a snapshot of {len(data)} bytes cannot be read: {error}") from error
-    if metadata.get("format") != FORMAT:
-        raise InternalError(f"a snapshot has format {metadata.get('format')!r}, this version reads {FORMAT!r}")
-    if metadata.get("world") != spec.full_name:
-        raise ModelRetired(str(metadata.get("world")), spec.full_name)
+    found, _, world = mark.partition(" ")
+    if found != FORMAT:
+        raise InternalError(f"a snapshot has format {found!r}, this version reads {FORMAT!r}")
+    if world != spec.full_name:
+        raise ModelRetired(world, spec.full_name)
     rows = {name: tensors.pop(ROW + name, None) for name in slots}
     columns = {name: tensors.pop(COLUMN + name, None) for name in STORED}
     if tensors or any(tensor is None or len(tensor) != lanes for tensor in (*rows.values(), *columns.values())):
