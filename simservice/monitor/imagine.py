@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from gymnasium.vector import AutoresetMode
 
-from simservice.client.vector_env import RemoteVectorEnv
+from simservice.client.session import RemoteSession
 from simservice.data.policies import Policy
 from simservice.errors import CapacityExhausted
 from simservice.fidelity.traces import matrix
 from simservice.monitor.reality import Window
-from simservice.types import Array, Context, Episode, Leaves, from_leaves, to_leaves
+from simservice.types import Array, Context, Episode, Leaves, StepResult, from_leaves, leaves_of, to_leaves
 
 MIN_LANES = 16
 
@@ -36,14 +35,14 @@ class DreamPlayer:
     """A session of a served world that is grounded anew for every question asked of it."""
 
     def __init__(self, address: str, world: str, lanes: int) -> None:
-        self.env = _open(address, world, lanes)
-        self.lanes = self.env.num_envs
-        self.spec = self.env.world
+        self.session = _open(address, world, lanes)
+        self.lanes = self.session.num_envs
+        self.spec = self.session.contract.spec
         self.steps = 0  # imagined so far
 
     def close(self) -> None:
         """Ends the session."""
-        self.env.close()  # type: ignore[no-untyped-call]
+        self.session.close()
 
     def replay(self, episodes: list[Episode], windows: list[Window], horizon: int, copies: int, seed: int) -> Imagined:
         """The real actions after each window's real start, `copies` times each with luck of their own.
@@ -73,14 +72,13 @@ class DreamPlayer:
             observation={path: array[:, None] for path, array in starts.items()},
             action={path: array[:, None][:, :0] for path, array in _rows(episodes, padded, 0, "action").items()},
         )
-        first, _ = self.env.reset(seed=_seeds(seed, self.lanes), options={"context": context})
-        observations, rewards, ends = [self._matrix(first)], [], []
+        result = self.session.reset(seeds=_seeds(seed, self.lanes), context=context)
+        observations, rewards, ends = [matrix(result.observation, lead=1)], [], []
         for step in range(horizon):
-            actions = from_leaves(self.spec.action_space, _rows(episodes, padded, step, "action"), "action")
-            observation, reward, terminated, truncated = self._step(actions)
-            observations.append(self._matrix(observation))
-            rewards.append(reward)
-            ends.append((terminated, truncated))
+            stepped = self._step(_rows(episodes, padded, step, "action"))
+            observations.append(matrix(stepped.observation, lead=1))
+            rewards.append(stepped.reward)
+            ends.append((stepped.terminated, stepped.truncated))
         terminated, truncated = (np.stack([end[i] for end in ends], axis=1) for i in (0, 1))
         valid = _until_first(terminated | truncated)
         arrays = (np.stack(observations, axis=1), np.stack(rewards, axis=1), terminated & valid, valid)
@@ -95,29 +93,31 @@ class DreamPlayer:
 
     def _one_episode_each(self, policy: Policy, max_steps: int | None, seed: int) -> Array:
         total, running = np.zeros(self.lanes), np.ones(self.lanes, dtype=bool)
-        observation, _ = self.env.reset(seed=_seeds(seed, self.lanes))
+        leaves = self.session.reset(seeds=_seeds(seed, self.lanes)).observation
         for _ in _count_to(max_steps):
-            observation, reward, terminated, truncated = self._step(policy(observation))
-            total += np.where(running, reward, 0.0)
-            running &= ~(terminated | truncated)
+            action = policy(from_leaves(self.spec.observation_space, leaves, "observation"))
+            stepped = self._step(self._typed(action))
+            leaves = stepped.observation
+            total += np.where(running, stepped.reward, 0.0)
+            running &= ~(stepped.terminated | stepped.truncated)
             if not running.any():
                 break
         return total
 
-    def _step(self, actions: Any) -> tuple[Any, Array, Array, Array]:
-        observation, reward, terminated, truncated, _ = self.env.step(actions)
+    def _step(self, action: Leaves) -> StepResult:
         self.steps += self.lanes
-        return observation, reward, terminated, truncated
+        return self.session.step(action)
 
-    def _matrix(self, observation: Any) -> Array:
-        return matrix(to_leaves(self.spec.observation_space, observation, "observation"), lead=1)
+    def _typed(self, action: Any) -> Leaves:
+        leaves = to_leaves(self.spec.action_space, action, "action")
+        return {leaf.path: leaves[leaf.path].astype(leaf.dtype) for leaf in leaves_of(self.spec.action_space, "action")}
 
 
-def _open(address: str, world: str, lanes: int) -> RemoteVectorEnv:
+def _open(address: str, world: str, lanes: int) -> RemoteSession:
     """A session with as many of the lanes as there is room for, down to a few."""
     while True:
         try:
-            return RemoteVectorEnv(num_envs=lanes, address=address, world=world, autoreset_mode=AutoresetMode.NEXT_STEP)
+            return RemoteSession(address, world, num_envs=lanes)
         except CapacityExhausted:
             if lanes <= MIN_LANES:
                 raise
@@ -133,8 +133,8 @@ def _rows(episodes: list[Episode], windows: list[Window], step: int, part: str) 
     return {path: np.stack([row[path] for row in rows]) for path in rows[0]}
 
 
-def _seeds(seed: int, lanes: int) -> list[int]:
-    return [int(value) for value in np.random.SeedSequence(seed).generate_state(lanes, np.uint64) >> np.uint64(1)]
+def _seeds(seed: int, lanes: int) -> Array:
+    return (np.random.SeedSequence(seed).generate_state(lanes, np.uint64) >> np.uint64(1)).astype(np.int64)
 
 
 def _until_first(ended: Array) -> Array:

@@ -166,10 +166,15 @@ def _scores(evidence: _Evidence, scale: tuple[float, float] | None) -> dict[str,
 
 
 def _return_range(truths: Mapping[str, Array], threshold: float | None) -> tuple[float, float] | None:
-    """From random play to the better of the best policy and what counts as solved; None: the suite's own range."""
-    low = float(truths["random"].mean())
-    high = max(float(returns.mean()) for returns in truths.values())
+    """From the worst policy to the better of the best one and what counts as solved.
+
+    At least as wide as real returns scatter, so that a suite of equally bad policies does not blow every gap up; None
+    where all returns are equal.
+    """
+    means = [float(returns.mean()) for returns in truths.values()]
+    low, high = min(means), max(means)
     high = max(high, threshold) if threshold is not None else high
+    high = max(high, low + float(np.concatenate(list(truths.values())).std()))
     return (low, high) if high > low else None
 
 
