@@ -26,7 +26,7 @@ class LinearConfig:
     """How strongly the fits are held back, relative to features of variance 1, and how far a state may go."""
 
     ridge: float = 1e-5
-    logistic_ridge: float = 1e-4
+    logistic_ridge: float = 1e-5
     newton_steps: int = 25
     range_factor: float = 1.5  # states are clipped to this multiple of the data's range
 
