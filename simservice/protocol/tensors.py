@@ -74,7 +74,7 @@ def encode_values(space: gym.Space[Any], value: Any, lanes: int | None, *, field
     if ragged.is_ragged(space):
         rows = [value] if lanes is None else [ragged.lane_of(space, value, i, field) for i in range(lanes)]
         return pb.Values(ragged=[_encode_row(space, row, field) for row in rows])
-    _check_structure(space, value, field)
+    check_structure(space, value, field)
     lead = () if lanes is None else (lanes,)
     return encode_leaves(leaves_of(space, field), to_leaves(space, value, field), lead)
 
@@ -175,18 +175,18 @@ def _root(spec: tuple[Leaf, ...]) -> str:
     return spec[0].path.partition("/")[0] if spec else "value"
 
 
-def _check_structure(space: gym.Space[Any], value: Any, field: str) -> None:
+def check_structure(space: gym.Space[Any], value: Any, field: str) -> None:
     """A Dict takes a mapping with its keys, a Tuple a tuple or list of its length."""
     if isinstance(space, spaces.Dict):
         if not isinstance(value, Mapping) or set(value) != set(space.spaces):
             raise InvalidInput(field, f"a mapping with the keys {', '.join(map(repr, space.spaces))} is expected")
         for key, child in space.spaces.items():
-            _check_structure(child, value[key], f"{field}/{key}")
+            check_structure(child, value[key], f"{field}/{key}")
     elif isinstance(space, spaces.Tuple):
         if not isinstance(value, tuple | list) or len(value) != len(space.spaces):
             raise InvalidInput(field, f"a tuple of {len(space.spaces)} is expected")
         for i, child in enumerate(space.spaces):
-            _check_structure(child, value[i], f"{field}/{i}")
+            check_structure(child, value[i], f"{field}/{i}")
 
 
 # ---- one lane of a ragged space ---------------------------------------------------------------------------------

@@ -1,0 +1,194 @@
+"""One connection to a world service: addresses, streams, timeouts. The only client file that knows grpc.
+
+What gRPC raises leaves here as one of our errors, or as Interrupted where trying again may help.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import threading
+from collections.abc import Iterator
+from queue import SimpleQueue
+from time import monotonic
+from typing import Any
+
+import grpc
+
+from simservice.errors import (
+    InternalError,
+    InvalidInput,
+    ServerUnavailable,
+    SimserviceError,
+    UnknownWorld,
+)
+from simservice.protocol.status import ERROR_METADATA_KEY, error_from_message
+from simservice.protocol.v1 import service_pb2 as pb
+from simservice.protocol.v1 import world_pb2 as world_pb
+from simservice.protocol.v1.service_pb2_grpc import WorldServiceStub
+
+MAX_MESSAGE_BYTES = 256 * 2**20
+
+OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", 10_000),  # so that a peer that vanished without a word is noticed
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.use_local_subchannel_pool", 1),  # else all sessions share one connection, and proxies bound its streams
+    ("grpc.enable_http_proxy", 0),  # http_proxy in the environment is about the web
+)
+
+RETRIED = frozenset({"UNAVAILABLE", "CANCELLED", "INTERNAL", "UNKNOWN", "ABORTED", "DEADLINE_EXCEEDED"})
+"""Statuses that proxies, dying replicas and cut connections give; with none of our errors beside them, try again."""
+
+_HOST_PORT = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^\[\]:/\s]+):(\d{1,5})")
+
+
+class Interrupted(Exception):
+    """The stream broke before the answer came: whether the request took effect is not known."""
+
+    def __init__(self, problem: str, cause: SimserviceError | None = None) -> None:
+        super().__init__(problem)
+        self.cause = cause  # what the server said, if it said something
+
+
+def check_address(address: str) -> str:
+    """The address as gRPC takes it: `host:port`, or `unix:/path`."""
+    if not isinstance(address, str):
+        raise InvalidInput("address", f"{address!r} is no text like 'localhost:50051'")
+    if address.startswith("unix:"):
+        return address
+    found = _HOST_PORT.fullmatch(address.strip())
+    if not found or not 0 < int(found[2]) < 65536:
+        raise InvalidInput("address", f"{address!r} is not host:port, for example 'localhost:50051'")
+    return address.strip()
+
+
+class Connection:
+    """A channel to one address, for calls to one world (without one: to whatever answers there)."""
+
+    def __init__(self, address: str, world: str = "") -> None:
+        self.address = check_address(address)
+        name = world.partition("@")[0]
+        self._metadata = (("application", name),) if name else ()
+        self._channel = grpc.insecure_channel(self.address, options=OPTIONS)
+        self._stub: Any = WorldServiceStub(self._channel)  # type: ignore[no-untyped-call]
+
+    def wait(self, timeout_s: float) -> None:
+        """Returns once somebody listens at the address; ServerUnavailable says why nobody does."""
+        try:
+            grpc.channel_ready_future(self._channel).result(timeout=timeout_s)
+        except grpc.FutureTimeoutError as error:
+            raise ServerUnavailable(self.address, self._why_not() or f"no connection within {timeout_s:g} s") from error
+
+    def _why_not(self) -> str:
+        try:
+            self._stub.ListWorlds(pb.ListWorldsRequest(), timeout=0.5, metadata=self._metadata)
+        except grpc.RpcError as error:
+            return str(error.details() or "").removeprefix("failed to connect to all addresses; last error: ")
+        return ""
+
+    def list_worlds(self, timeout_s: float) -> list[world_pb.World]:
+        """All worlds served behind the address."""
+        reply = self._unary(self._stub.ListWorlds, pb.ListWorldsRequest(), "", timeout_s)
+        return list(reply.worlds)
+
+    def get_world(self, world: str, timeout_s: float) -> world_pb.World:
+        """One world's contract."""
+        reply = self._unary(self._stub.GetWorld, pb.GetWorldRequest(world=world), world, timeout_s)
+        contract: world_pb.World = reply.world
+        return contract
+
+    def _unary(self, call: Any, request: Any, world: str, timeout_s: float) -> Any:
+        self.wait(timeout_s)
+        try:
+            return call(request, timeout=timeout_s, metadata=self._metadata)
+        except grpc.RpcError as error:
+            found = translate(error, world)
+            if isinstance(found, Interrupted):
+                raise found.cause or ServerUnavailable(self.address, str(found)) from error
+            raise found from error
+
+    def play(self, world: str) -> Stream:
+        """A new stream."""
+        return Stream(self._stub, self._metadata, world)
+
+    def close(self) -> None:
+        """Ends the connection and all its streams."""
+        self._channel.close()
+
+
+class Stream:
+    """One Play call, one request at a time.
+
+    gRPC cannot bound the wait for one message of a stream, so a watchdog thread ends the stream when a deadline
+    passes. It sleeps until the earliest moment that could happen; a request costs it nothing.
+    """
+
+    def __init__(self, stub: Any, metadata: tuple[tuple[str, str], ...], world: str) -> None:
+        self._world = world
+        self._requests: SimpleQueue[pb.PlayRequest | None] = SimpleQueue()
+        self._call: Iterator[pb.PlayReply] = stub.Play(iter(self._requests.get, None), metadata=metadata)
+        self._deadline = math.inf
+        self._wakes_at = math.inf
+        self._wake = threading.Event()
+        self._ended = False
+        self._late = False
+        threading.Thread(target=self._watch, name="simservice watchdog", daemon=True).start()
+
+    def exchange(self, request: pb.PlayRequest, timeout_s: float) -> pb.PlayReply:
+        """Sends a request and waits for its reply; the stream is of no use after an exception."""
+        deadline = monotonic() + timeout_s
+        self._deadline = deadline
+        if deadline < self._wakes_at:
+            self._wake.set()
+        try:
+            self._requests.put(request)
+            return next(self._call)
+        except StopIteration as error:
+            raise Interrupted("the server ended the stream") from error
+        except grpc.RpcError as error:
+            if self._late:
+                raise Interrupted(f"no answer within {timeout_s:g} s") from error
+            raise translate(error, self._world) from error
+        finally:
+            self._deadline = math.inf
+
+    def end(self) -> None:
+        """Ends the stream; the session behind it stays."""
+        self._ended = True
+        self._wake.set()
+        self._requests.put(None)
+        self._call.cancel()  # type: ignore[attr-defined]
+
+    def _watch(self) -> None:
+        while not self._ended:
+            self._wake.clear()
+            # Infinity first: a request that comes between these lines sees it and wakes this thread.
+            self._wakes_at = math.inf
+            deadline = self._deadline
+            self._wakes_at = deadline
+            left = deadline - monotonic()
+            if left <= 0:
+                self._late = True
+                self._call.cancel()  # type: ignore[attr-defined]
+                return
+            self._wake.wait(None if math.isinf(left) else left)
+
+
+def translate(error: grpc.RpcError, world: str) -> SimserviceError | Interrupted:
+    """Our error where the server sent one; else what the status means."""
+    for key, value in error.trailing_metadata() or ():
+        if key == ERROR_METADATA_KEY:
+            told = error_from_message(pb.Error.FromString(value))
+            return Interrupted(str(told), told) if told.code == "UNAVAILABLE" else told
+    code, details = error.code().name, error.details() or "no details"
+    if code in RETRIED:
+        return Interrupted(f"{code}: {details}")
+    if code == "NOT_FOUND":
+        return UnknownWorld(world, ())
+    if code == "RESOURCE_EXHAUSTED":
+        return InvalidInput("message", details)
+    return InternalError(f"the server answered {code}: {details}")

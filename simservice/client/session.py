@@ -1,0 +1,325 @@
+"""A session with a served world: its lanes are reset and stepped exactly once, whatever happens to the connection.
+
+Knows no grpc: channel.py says when an answer is missing, and what to do then is decided here.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import random
+import secrets
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from gymnasium.vector import AutoresetMode
+
+from simservice import __version__
+from simservice.client.channel import Connection, Interrupted, Stream
+from simservice.errors import (
+    InternalError,
+    ModelRetired,
+    ServerUnavailable,
+    SessionClosed,
+    SessionFenced,
+    SessionLost,
+    SimserviceError,
+    UnknownSession,
+)
+from simservice.protocol.messages import (
+    WorldContract,
+    decode_frames,
+    decode_reset_result,
+    decode_step_result,
+    decode_world,
+    encode_mode,
+    encode_reset,
+    encode_step,
+)
+from simservice.protocol.status import error_from_message
+from simservice.protocol.v1 import service_pb2 as pb
+from simservice.types import Array, Context, Leaves, ResetResult, StepResult, leaves_of
+
+CLOSE_TIMEOUT_S = 2.0
+FINAL = (SessionLost, SessionFenced, SessionClosed, UnknownSession, ModelRetired)
+"""Errors after which a session cannot go on."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 2.0
+
+
+def list_worlds(address: str, timeout_s: float = 5.0) -> list[WorldContract]:
+    """The contracts of all worlds served at the address, in name order."""
+    with contextlib.closing(Connection(address)) as connection:
+        return [decode_world(world) for world in connection.list_worlds(timeout_s)]
+
+
+def get_world(address: str, world: str, timeout_s: float = 5.0) -> WorldContract:
+    """The contract of "name" or "name@version"; UnknownWorld names those there are."""
+    with contextlib.closing(Connection(address, world)) as connection:
+        return decode_world(connection.get_world(world, timeout_s))
+
+
+class RemoteSession:
+    """`num_envs` lanes of a world. Safe to use from several threads, one request at a time.
+
+    A connection that breaks is made again and what was not answered is sent again: the caller sees a slow step. After
+    `patience_s` without success SessionLost ends the session; it is never silently replaced by a new one.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        world: str,
+        *,
+        num_envs: int = 1,
+        autoreset_mode: AutoresetMode = AutoresetMode.NEXT_STEP,
+        patience_s: float = 60.0,
+        timeout_s: float = 30.0,  # for one answer; then the connection counts as broken
+        connect_timeout_s: float = 5.0,
+    ) -> None:
+        self.closed = True  # until it is open, so that a failed open leaves nothing to close
+        self.world = world
+        self.patience_s = patience_s
+        self.timeout_s = timeout_s
+        self.reconnects = 0
+        self.server_s = 0.0  # time the last request spent in the server
+        self.token = ""
+        self.sequence = 0  # of the last request that was answered
+        self._lock = threading.Lock()
+        self._process = os.getpid()
+        self._stream: Stream | None = None
+        self._unanswered: pb.PlayRequest | None = None
+        self._failed = False  # the last request ended with an error that may have come after its effect
+        self._abandoned_resumes = 0
+        self._connection = Connection(address, world)
+        try:
+            self._connection.wait(connect_timeout_s)
+            opened = self._open(num_envs, autoreset_mode, connect_timeout_s)
+            self.contract = decode_world(opened.world)
+        except BaseException:
+            self._drop_stream()
+            self._connection.close()
+            raise
+        self.closed = False
+        self.token = opened.session
+        self.num_envs = num_envs
+        self.autoreset_mode = autoreset_mode
+        self.observation_leaves = leaves_of(self.contract.spec.observation_space, "observation")
+        self.action_leaves = leaves_of(self.contract.spec.action_space, "action")
+        _open_sessions.add(self)
+
+    # ---- what a user does -------------------------------------------------------------------------------------------
+
+    def reset(
+        self,
+        *,
+        mask: Array | None = None,
+        seeds: Array | None = None,
+        options: Mapping[str, Any] | None = None,
+        context: Context | None = None,
+    ) -> ResetResult:
+        """Starts episodes in the lanes of `mask` (None: all); seeds is (num_envs,) int64 with -1 for none."""
+        reset = encode_reset(
+            mask, seeds, options or {}, context, observation=self.observation_leaves, action=self.action_leaves
+        )
+        reply = self._ask(pb.PlayRequest(reset=reset), "reset")
+        return decode_reset_result(self.observation_leaves, reply.reset, self.num_envs)
+
+    def step(self, action: Leaves) -> StepResult:
+        """One step of every lane; action leaves are (num_envs, ...)."""
+        step = encode_step(self.action_leaves, action, self.num_envs)
+        reply = self._ask(pb.PlayRequest(step=step), "stepped")
+        return decode_step_result(self.observation_leaves, reply.stepped, self.num_envs)
+
+    def render(self) -> Array:
+        """A picture of every lane, (num_envs, height, width, 3) uint8."""
+        reply = self._ask(pb.PlayRequest(render=pb.Render()), "rendered")
+        return decode_frames(reply.rendered, self.num_envs)
+
+    def close(self) -> None:
+        """Frees the lanes, if the server can be told; closing twice is no error."""
+        # In a forked child the session is the parent's, and while Python ends no thread is left to speak through.
+        if self.closed or os.getpid() != self._process or sys.is_finalizing():
+            return
+        with self._lock:
+            if self.closed:
+                return
+            self.closed = True
+            with contextlib.suppress(SimserviceError, Interrupted):
+                self._connected(CLOSE_TIMEOUT_S).exchange(pb.PlayRequest(close=pb.Close()), CLOSE_TIMEOUT_S)
+            self._drop_stream()
+            self._connection.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "closed", True):
+            self.close()
+
+    @property
+    def connected(self) -> bool:
+        """False while the connection is broken, and after the end."""
+        return self._stream is not None
+
+    # ---- one request -----------------------------------------------------------------------------------------------
+
+    def _ask(self, request: pb.PlayRequest, expected: Literal["reset", "stepped", "rendered"]) -> pb.PlayReply:
+        if os.getpid() != self._process:
+            raise SessionClosed("environment made before this process was forked")
+        with self._lock:
+            if self.closed:
+                raise SessionClosed("environment")
+            if self._unanswered is not None:  # its caller was interrupted; the server may have done it
+                self._numbered(self._unanswered)
+            reply = self._persist(request) if expected == "rendered" else self._numbered(request)
+        if reply.WhichOneof("result") == "error":
+            raise error_from_message(reply.error)
+        if reply.WhichOneof("result") != expected:
+            raise InternalError(f"the server answered {reply.WhichOneof('result')}, {expected} was expected")
+        return reply
+
+    def _numbered(self, request: pb.PlayRequest) -> pb.PlayReply:
+        """A reset or step: until it is answered it counts as under way."""
+        self._unanswered = request
+        reply = self._persist(request)
+        self._unanswered = None
+        if reply.sequence != request.sequence:
+            self._drop_stream()
+            raise InternalError(f"the server answered request {reply.sequence}, {request.sequence} was sent")
+        if reply.WhichOneof("result") != "error":  # an error reply used no number
+            self.sequence = request.sequence
+        return reply
+
+    def _persist(self, request: pb.PlayRequest) -> pb.PlayReply:
+        """The reply, however often the connection breaks within the user's patience."""
+        give_up_at: float | None = None
+        attempt = 0
+        while True:
+            try:
+                stream = self._connected(self.timeout_s)
+                if request is self._unanswered and not request.sequence:
+                    request.sequence = self.sequence + 1  # now, as a resume may have told a later number
+                reply = stream.exchange(request, self.timeout_s)
+            except Interrupted as problem:
+                self._drop_stream()
+                give_up_at = give_up_at or time.monotonic() + self.patience_s
+                self._pause(attempt, give_up_at, problem)
+                attempt += 1
+            except SimserviceError as error:
+                self._drop_stream()
+                if isinstance(error, SessionFenced) and self._abandoned_resumes:
+                    # A resume of ours that was given up arrived late and took the session from us: take it back.
+                    self._abandoned_resumes -= 1
+                    continue
+                self._unanswered = None
+                self._failed = True
+                if isinstance(error, FINAL):
+                    self._give_up()
+                raise
+            except BaseException:  # Ctrl-C: the answer is still to come, but not on this stream
+                self._drop_stream()
+                raise
+            else:
+                self.server_s = reply.server_ns * 1e-9
+                self._failed = False
+                return reply
+
+    def _pause(self, attempt: int, give_up_at: float, problem: Interrupted) -> None:
+        """Waits before the next attempt, longer each time and never in step with other clients."""
+        left = give_up_at - time.monotonic()
+        if left <= 0:
+            self._give_up()
+            raise SessionLost(self.token, self.patience_s, str(problem)) from problem
+        if attempt:  # the first one at once: another replica may be ready
+            pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0**attempt) * random.uniform(0.5, 1.0)
+            time.sleep(min(pause, left))
+
+    # ---- the stream ------------------------------------------------------------------------------------------------
+
+    def _open(self, num_envs: int, mode: AutoresetMode, connect_timeout_s: float) -> pb.Opened:
+        request = pb.PlayRequest(
+            open=pb.Open(
+                world=self.world,
+                num_envs=num_envs,
+                autoreset_mode=encode_mode(mode),
+                client_version=__version__,
+                open_key=secrets.token_bytes(16),
+            )
+        )
+        give_up_at = time.monotonic() + connect_timeout_s
+        attempt = 0
+        while True:
+            self._stream = self._connection.play(self.world)
+            try:
+                reply = self._stream.exchange(request, self.timeout_s)
+            except Interrupted as problem:
+                self._drop_stream()
+                left = give_up_at - time.monotonic()
+                if left <= 0:
+                    raise problem.cause or ServerUnavailable(self._connection.address, str(problem)) from problem
+                time.sleep(min(left, LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0**attempt))
+                attempt += 1
+                continue
+            return _opened(reply)
+
+    def _connected(self, timeout_s: float) -> Stream:
+        """The stream, made again and the session resumed if it broke."""
+        if self._stream is not None:
+            return self._stream
+        stream = self._connection.play(self.world)
+        self._abandoned_resumes += 1  # until it is answered
+        try:
+            opened = _opened(stream.exchange(pb.PlayRequest(resume=pb.Resume(session=self.token)), timeout_s))
+            self._check_resumed(opened)
+        except BaseException:
+            stream.end()
+            raise
+        self._abandoned_resumes -= 1
+        self.reconnects += 1
+        self._stream = stream
+        return stream
+
+    def _check_resumed(self, opened: pb.Opened) -> None:
+        """A resumed session stands where this side stands, or one request further."""
+        last, ours = opened.last_sequence, self.sequence
+        if last == ours + 1 and self._unanswered is not None and self._unanswered.sequence == last:
+            return
+        if last == ours + 1 and self._failed:  # the request that failed had taken effect
+            self.sequence = last
+            return
+        if last < ours:
+            raise SessionLost(
+                self.token, self.patience_s, f"the server knows {last} requests of it, {ours} were answered"
+            )
+        if last > ours:
+            raise SessionFenced(self.token)
+
+    def _give_up(self) -> None:
+        self.closed = True
+        self._connection.close()
+
+    def _drop_stream(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.end()
+
+
+def _opened(reply: pb.PlayReply) -> pb.Opened:
+    if reply.WhichOneof("result") == "error":
+        raise error_from_message(reply.error)
+    if reply.WhichOneof("result") != "opened":
+        raise InternalError(f"the server answered {reply.WhichOneof('result')} to the opening of a session")
+    return reply.opened
+
+
+_open_sessions: weakref.WeakSet[RemoteSession] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Frees the lanes of environments that a script left open."""
+    for session in list(_open_sessions):
+        if session.connected:  # a new stream would need new threads, which Python starts no more
+            session.close()
