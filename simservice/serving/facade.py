@@ -177,7 +177,9 @@ class Stream:
             result = await host.service.apply(session, request.sequence, command, request.SerializeToString())
             return host.codec.reply(request.sequence, result, session.num_envs)
         if call == "render":
-            return pb.PlayReply(rendered=encode_frames(await host.service.render(session)))
+            return pb.PlayReply(
+                sequence=request.sequence, rendered=encode_frames(await host.service.render(session))
+            )
         if call == "close":
             await host.service.close(session)
             self.closed = True
@@ -198,6 +200,7 @@ class Stream:
             raise InvalidInput("call", "the request holds no call that this server knows")
         self._host, self._session = host, session
         return pb.PlayReply(
+            sequence=request.sequence,
             opened=pb.Opened(
                 session=session.token,
                 world=self._service.messages[host.full_name],
