@@ -151,10 +151,8 @@ class RedisStore:
         while True:
             try:
                 return await command()
-            except REFUSED as error:
-                raise StoreUnavailable(self.address, str(error)) from error
             except UNREACHED as error:
-                if loop.time() + pause >= deadline:
+                if _is_refusal(error) or loop.time() + pause >= deadline:
                     raise StoreUnavailable(self.address, str(error) or "no answer") from error
             except redis.RedisError as error:
                 raise StoreUnavailable(self.address, str(error)) from error
@@ -253,11 +251,11 @@ class _Journal(asyncio.Protocol):
                 try:
                     await self._open()
                     return
-                except REFUSED as error:
-                    self._problem = str(error)
-                    self._fail_all(lambda append: True)
                 except (*UNREACHED, redis.RedisError) as error:
                     self._problem = str(error) or type(error).__name__
+                    if _is_refusal(error):
+                        self._fail_all(lambda append: True)
+                        return
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE_S)
         finally:
@@ -308,6 +306,11 @@ class _Journal(asyncio.Protocol):
     def _fail(append: _Append, error: SimserviceError) -> None:
         if not append.done.done():
             append.done.set_exception(error)
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether the server refused us, which no patience heals; redis-py wraps what happens while it connects."""
+    return isinstance(error, REFUSED) or isinstance(error.__cause__, REFUSED)
 
 
 def _pack(verb: str, script: str, arguments: Iterable[str | int | bytes]) -> bytes:

@@ -361,15 +361,18 @@ class SessionService:
 
     async def _reap(self) -> None:
         """Ends idle sessions; sleeps until the next deadline, or until a nearer one is set."""
+        loop = asyncio.get_running_loop()
         while True:
             self._earlier.clear()
-            for session in [session for session in self._sessions.values() if session.deadline <= _now()]:
+            for session in [session for session in self._sessions.values() if session.deadline <= loop.time()]:
                 await self._expire(session)
             deadline = min((session.deadline for session in self._sessions.values()), default=None)
+            alarm = None if deadline is None else loop.call_at(deadline, self._earlier.set)
             try:
-                await asyncio.wait_for(self._earlier.wait(), None if deadline is None else deadline - _now())
-            except TimeoutError:
-                continue
+                await self._earlier.wait()
+            finally:
+                if alarm is not None:
+                    alarm.cancel()
 
     async def _expire(self, session: Session) -> None:
         if session.turn.locked():  # in use after all
