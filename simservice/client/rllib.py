@@ -22,6 +22,7 @@ import numpy as np
 from gymnasium import spaces
 
 from simservice.client.policy import Policy, check_spaces
+from simservice.client.registration import ENV_ID, register
 from simservice.errors import InvalidInput
 from simservice.types import Array
 
@@ -32,7 +33,8 @@ with warnings.catch_warnings():
     from ray.rllib.algorithms.ppo import PPOConfig
     from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
-SERVED_ENV_ID = "simservice/World-v0"
+register()
+SERVED_ENV_ID = f"{__name__}:{ENV_ID}"  # Gymnasium imports this module wherever an EnvRunner lives, which registers
 State = dict[str, Array]
 """All weights of the learning module, critic included; what a later training can start from."""
 
@@ -94,7 +96,7 @@ def local_ray(num_cpus: int = 1, folder: Path | None = None) -> Iterator[None]:
         return
     with contextlib.ExitStack() as stack:
         if folder is None:
-            folder = Path(tempfile.mkdtemp(prefix="simservice-ray-"))
+            folder = Path(tempfile.mkdtemp(prefix="sim-agent-", dir="/tmp"))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         stack.callback(ray.shutdown)
         ray.init(
@@ -106,6 +108,7 @@ def local_ray(num_cpus: int = 1, folder: Path | None = None) -> Iterator[None]:
             log_to_driver=False,
             logging_level="ERROR",
             _temp_dir=str(folder),
+            _node_ip_address="127.0.0.1",
         )
         yield
 

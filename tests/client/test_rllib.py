@@ -1,0 +1,102 @@
+"""RLlib learns in a served world, repeats itself for a seed, and hands over the policy it acts by."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from cartpole_world import CartPoleWorld, cartpole_spec
+
+from simservice.client.policy import load_policy
+from simservice.client.rllib import (
+    PPOSettings,
+    _algorithm,
+    local_ray,
+    policy_of,
+    real_config,
+    served_config,
+    set_state,
+    state_of,
+    train_ppo,
+)
+from simservice.errors import InvalidInput, ServerUnavailable
+from simservice.serving.local import LocalConfig, LocalServer
+from simservice.types import Provenance
+from simservice.worlds import checkpoint, registry
+
+pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.filterwarnings("ignore:.*gputil.*")]
+SHORT = PPOSettings(total_steps=2_048, num_envs=16, rollout_steps=32, epochs=2)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    registry.register(CartPoleWorld)
+    folder = tmp_path_factory.mktemp("worlds") / "cartpole"
+    checkpoint.save(CartPoleWorld(cartpole_spec()), folder, provenance=Provenance())
+    with LocalServer([folder], store_url="memory:", config=LocalConfig(grace_s=0.1)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def connected():
+    with local_ray(num_cpus=2):
+        yield
+
+
+def test_ppo_at_least_doubles_its_return_in_a_served_world(server, connected):
+    settings = PPOSettings(total_steps=16_384)
+    made = []
+    trained = train_ppo(served_config(server.address, "cartpole", settings), settings, progress=made.append)
+    first, last = made[0], made[-1]
+    assert last.return_mean > 2 * first.return_mean
+    assert last.steps >= settings.total_steps
+    assert [one.steps for one in made] == sorted(one.steps for one in made)
+    assert trained.last == last
+
+
+def test_the_same_seed_trains_the_same_policy(server, connected):
+    first, second = (train_ppo(served_config(server.address, "cartpole", SHORT, seed=3), SHORT) for _ in range(2))
+    for (weight, bias), (again, bias_again) in zip(first.policy.layers, second.policy.layers, strict=True):
+        np.testing.assert_array_equal(weight, again)
+        np.testing.assert_array_equal(bias, bias_again)
+
+
+def test_training_goes_on_from_where_it_was(server, connected):
+    trained = train_ppo(served_config(server.address, "cartpole", SHORT), SHORT)
+    with _algorithm(served_config(server.address, "cartpole", SHORT, seed=9)) as algorithm:
+        set_state(algorithm, trained.state)
+        for name, value in state_of(algorithm).items():
+            np.testing.assert_array_equal(value, trained.state[name])
+        observation = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
+        np.testing.assert_array_equal(policy_of(algorithm).greedy()(observation), trained.policy.greedy()(observation))
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
+def test_the_policy_taken_out_acts_as_rllib_does(env_id, connected, tmp_path):
+    settings = PPOSettings(total_steps=512, num_envs=4, rollout_steps=32, epochs=1)
+    with _algorithm(real_config(env_id, settings)) as algorithm:
+        algorithm.train()
+        policy = load_policy(policy_of(algorithm).save(tmp_path / "policy.npz"))
+        env = gym.make(env_id)
+        observation = np.stack([env.reset(seed=seed)[0] for seed in range(50)])
+        module = algorithm.get_module()
+        tensors = module.forward_inference({"obs": _torch(module, observation)})["action_dist_inputs"]
+        np.testing.assert_allclose(policy.forward(observation), tensors.detach().numpy(), rtol=1e-5, atol=1e-6)
+        assert all(env.action_space.contains(action) for action in policy.greedy()(observation))
+        env.close()
+
+
+def test_several_env_runners_share_a_world(server, connected):
+    settings = PPOSettings(total_steps=1_024, num_envs=8, num_env_runners=1, rollout_steps=64, epochs=1)
+    trained = train_ppo(served_config(server.address, "cartpole", settings), settings)
+    assert trained.last.steps >= 1_024
+
+
+def test_a_wrong_address_and_too_few_steps_fail_before_anything_starts():
+    with pytest.raises(ServerUnavailable):
+        served_config("127.0.0.1:1", "cartpole", SHORT, env_config={"connect_timeout_s": 0.5})
+    with pytest.raises(InvalidInput, match="less than one batch of 2048"):
+        train_ppo(None, PPOSettings(total_steps=100))
+
+
+def _torch(module, observation):
+    parameter = next(module.parameters())
+    return parameter.new_tensor(observation)
