@@ -1,0 +1,124 @@
+"""The verbs around a running service: serve, worlds."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from simservice.cli.options import Address
+from simservice.cli.screen import console, spinner
+from simservice.errors import ConfigError
+
+
+def serve(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders that `simservice train` wrote.")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 50051,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    replicas: Annotated[str, typer.Option(help="Replicas of each world: N, or MIN-MAX to follow the load.")] = "1",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    gpus_per_replica: Annotated[
+        float | None, typer.Option(min=0, help="GPU share of a replica [default: shared out evenly].")
+    ] = None,
+    store_url: Annotated[
+        str | None, typer.Option(help="Redis or Valkey of the sessions [default: REDIS_URL, else an embedded one].")
+    ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port of the Prometheus page; 0 takes a free one.")
+    ] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Allow plaintext on a --host others can reach.")] = False,
+    local: Annotated[bool, typer.Option("--local", help="One process without Ray: for laptops and notebooks.")] = False,
+) -> None:
+    """Serve worlds to agents, on Ray Serve or in one process, until Ctrl-C."""
+    from simservice.serving.settings import check_plaintext, parse_replicas
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"--device is auto, cpu or cuda, found {device!r}", key="device")
+    check_plaintext(host, insecure)
+    bounds = parse_replicas(replicas)
+    if local:
+        if bounds != (1, 1):
+            raise ConfigError("--local is one process with one replica; leave --replicas out, or --local")
+        _serve_local(folders, host, port, device, store_url, metrics_port)
+    else:
+        settings = {"replicas": bounds, "device": device, "gpus_per_replica": gpus_per_replica}
+        where = {"host": host, "port": port, "insecure": insecure, "store_url": store_url, "metrics_port": metrics_port}
+        _serve_on_ray(folders, {**settings, **where})
+
+
+def worlds(address: Address = "127.0.0.1:50051") -> None:
+    """List the worlds served at an address."""
+    from rich.table import Table
+
+    from simservice.client.session import list_worlds
+
+    table = Table("world", "family", "learned from", "real steps", "trust horizon", "cap", box=None, pad_edge=False)
+    for contract in list_worlds(address):
+        spec, origin = contract.spec, contract.provenance
+        table.add_row(
+            spec.full_name,
+            spec.family,
+            str(origin.get("env_id") or "-"),
+            str(origin.get("real_steps") or "-"),
+            f"{spec.trust_horizon_steps} steps" if spec.trust_horizon_steps is not None else "-",
+            str(spec.max_episode_steps or "-"),
+        )
+    console().print(table if table.row_count else f"no world is served at {address}")
+
+
+def _serve_local(
+    folders: list[Path], host: str, port: int, device: str, store_url: str | None, metrics_port: int | None
+) -> None:
+    import torch
+
+    from simservice.serving.local import LocalConfig, LocalService, serve_local
+    from simservice.serving.wiring import ReplicaConfig
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    config = LocalConfig(
+        host=host, port=port, store_url=store_url, metrics_port=metrics_port, replica=ReplicaConfig(device=device)
+    )
+
+    def ready(service: LocalService) -> None:
+        names = [replica.hosted.contract.spec.full_name for replica in service.replicas]
+        _show(names, service.address, service.metrics_urls)
+
+    serve_local(folders, config, ready=ready)
+
+
+def _serve_on_ray(folders: list[Path], settings: dict[str, Any]) -> None:
+    from simservice.client.session import list_worlds
+    from simservice.serving.service import RayService
+
+    service = RayService(folders, **settings)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as Ctrl-C does
+    try:
+        with spinner() as tell:
+            tell("starting Ray Serve and HAProxy")
+            service.start()
+        names = [contract.spec.full_name for contract in list_worlds(service.address)]
+        _show(names, service.address, [service.metrics_url] if service.metrics_url else [])
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()
+    finally:
+        service.stop()
+
+
+def _show(names: list[str], address: str, metrics: Sequence[str]) -> None:
+    screen = console()
+    screen.print(f"serving [bold]{', '.join(names)}[/bold] at [bold]{address}[/bold]", highlight=False)
+    if metrics:
+        screen.print(f"metrics at {', '.join(metrics)}", highlight=False)
+    world = names[0].partition("@")[0]
+    screen.print(
+        f'in Python: gym.make_vec("simservice/World-v0", num_envs=64, address="{address}", world="{world}",\n'
+        '                        vectorization_mode="vector_entry_point")\nCtrl-C ends it',
+        style="dim",
+        highlight=False,
+    )
