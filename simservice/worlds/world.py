@@ -78,6 +78,7 @@ class Phase:
     learning_rate: float
     weight_decay: float = 0.0
     evaluate_every: int = 250  # updates between open-loop evaluations on the held-out episodes
+    groups: int = 1  # a batch is this many equal parts, each drawn from a bootstrap resample of the data of its own
 
 
 class World(nn.Module, ABC):
@@ -145,6 +146,10 @@ class World(nn.Module, ABC):
     def loss(self, batch: Batch, draws: Tensors, phase: str) -> tuple[Tensor, dict[str, Tensor]]:
         """A scalar to minimise and its named parts."""
         raise TypeError(f"{self.family} has no training phase {phase!r}")
+
+    def calibrate(self, episodes: Sequence[Episode]) -> None:
+        """After training, on held-out episodes: sets what only unseen data tells, such as the uncertainty's scale."""
+        return None
 
     # ---- storage ---------------------------------------------------------------------------------------------------
 
