@@ -269,14 +269,14 @@ class RemoteSession:
         if self._stream is not None:
             return self._stream
         stream = self._connection.play(self.world)
-        self._abandoned_resumes += 1  # until it is answered
         try:
             opened = _opened(stream.exchange(pb.PlayRequest(resume=pb.Resume(session=self.token)), timeout_s))
             self._check_resumed(opened)
-        except BaseException:
+        except BaseException as error:
+            if not isinstance(error, SimserviceError):  # not answered: it may still reach the server
+                self._abandoned_resumes += 1
             stream.end()
             raise
-        self._abandoned_resumes -= 1
         self.reconnects += 1
         self._stream = stream
         return stream
