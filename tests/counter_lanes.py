@@ -176,9 +176,21 @@ def decode(payload):
 
 def same(left, right):
     """Whether two results are the same, bit for bit."""
-    if type(left) is not type(right) or left.observation.keys() != right.observation.keys():
-        return False
-    pairs = [(left.observation[path], right.observation[path]) for path in left.observation]
-    if isinstance(left, StepResult):
-        pairs += [(getattr(left, name), getattr(right, name)) for name in ("reward", "terminated", "truncated")]
-    return all(a.dtype == b.dtype and a.tobytes() == b.tobytes() for a, b in pairs)
+    mine, yours = arrays_of(left), arrays_of(right)
+    return mine.keys() == yours.keys() and all(
+        mine[name].dtype == yours[name].dtype and mine[name].tobytes() == yours[name].tobytes() for name in mine
+    )
+
+
+def arrays_of(result):
+    """Every array of a result by name."""
+    found = {}
+    for name, value in vars(result).items():
+        if isinstance(value, dict):
+            for path, item in value.items():
+                found |= {
+                    f"{name} {path} {part}": array for part, array in getattr(item, "__dict__", {"": item}).items()
+                }
+        elif value is not None:
+            found[name] = value
+    return found
