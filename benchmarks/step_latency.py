@@ -37,8 +37,8 @@ from toy import Toy, ToyConfig, toy_spec  # noqa: E402
 
 import simservice.client  # noqa: E402, F401 - names simservice/World-v0 to Gymnasium
 from simservice.protocol.v1 import service_pb2 as pb  # noqa: E402
-from simservice.serving.app import RayService  # noqa: E402
 from simservice.serving.local import LocalConfig, serve_local  # noqa: E402
+from simservice.serving.service import RayService  # noqa: E402
 from simservice.types import Provenance  # noqa: E402
 from simservice.worlds import checkpoint  # noqa: E402
 from simservice.worlds.noise import lane_draws  # noqa: E402
@@ -236,7 +236,8 @@ def time_gymnasium(address: str, lanes: int, steps: int) -> list[float]:
         "simservice/World-v0",
         num_envs=lanes,
         vectorization_mode="vector_entry_point",
-        vector_kwargs={"address": address, "world": WORLD},
+        address=address,
+        world=WORLD,
     )
     env.reset(seed=0)
     actions = env.action_space.sample()
