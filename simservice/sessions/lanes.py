@@ -37,7 +37,8 @@ class LaneEngine(Protocol):
 
     Called from one event loop. Methods that return a future have handed the work in when they return, keep the order
     in which they were called for the same lanes, and either do all of the work or none of it: a future that fails
-    with a recoverable error has changed no lane. `lanes` are the integers that allocate gave, in the session's order.
+    with a recoverable error has changed no lane. A refusal that is known at once is a future that has failed when it is
+    returned: such a request is never journaled. `lanes` are the integers that allocate gave, in the session's order.
     """
 
     spec: WorldSpec
@@ -54,7 +55,10 @@ class LaneEngine(Protocol):
         """
 
     def release(self, lanes: Array) -> None:
-        """Gives lanes back; work already handed in for them is finished first, its result dropped."""
+        """Gives lanes back; work already handed in for them is finished first, its result dropped.
+
+        Lanes without such work can be allocated again as soon as this returns.
+        """
 
     def step(self, lanes: Array, command: Step) -> asyncio.Future[StepResult]:
         """Fails with NeedsReset when a lane was never reset or (mode DISABLED) has ended."""

@@ -40,6 +40,26 @@ class FailingStore(MemoryStore):
         return future
 
 
+class SlowStore(MemoryStore):
+    """Appends take effect when `arrive` is called."""
+
+    def __init__(self):
+        super().__init__()
+        self.under_way = None
+
+    def append(self, *request):
+        future = asyncio.get_running_loop().create_future()
+        if self.under_way is None:
+            return super().append(*request)
+        self.under_way.append((future, request))
+        return future
+
+    def arrive(self):
+        for future, request in self.under_way:
+            future.set_result(super().append(*request).result())
+        self.under_way = None
+
+
 class Replica:
     """A service with its engine, and shorthands for the requests of the tests."""
 
@@ -407,6 +427,28 @@ async def test_a_request_whose_stream_was_cut_still_counts():
     replica.engine.let_go()
     resumed = await resuming
     assert resumed.last_sequence == 2
+    expected = await undisturbed(3)
+    assert same(await replica.step(resumed, 2), expected[1])
+    assert same(await replica.step(resumed, 3), expected[2])
+    await replica.service.stop()
+
+
+@served
+async def test_a_resume_waits_for_the_journal_of_a_request_whose_stream_was_cut():
+    store = SlowStore()
+    replica = Replica(store)
+    session = await replica.begin()
+    store.under_way = []
+    cut = asyncio.create_task(replica.step(session, 2))
+    await asyncio.sleep(0)
+    cut.cancel()
+    await asyncio.wait([cut])
+    resuming = asyncio.create_task(replica.service.resume(session.token))
+    while replica.engine.steps_done < 2:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    store.arrive()
+    resumed = await resuming
     expected = await undisturbed(3)
     assert same(await replica.step(resumed, 2), expected[1])
     assert same(await replica.step(resumed, 3), expected[2])
