@@ -23,7 +23,7 @@ def collect(
     num_envs: Annotated[int, typer.Option(min=1, help="Environments stepped side by side.")] = 8,
     arg: Arguments = None,
     settings: Settings = None,
-    dataset: Annotated[str | None, typer.Option(help="Id to write [default: simservice/ENV/POLICY-vN].")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Id to write (default: simservice/ENV/POLICY-vN).")] = None,
     append: Annotated[str | None, typer.Option(help="Put the episodes of this dataset first.")] = None,
     root: Root = None,
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,13 +25,13 @@ def probe(
     world: Annotated[str, typer.Argument(metavar="WORLD", help="Name of the served world, or name@version.")],
     address: Address = "127.0.0.1:50051",
     env: Annotated[
-        str | None, typer.Option(help="The real environment [default: the one it was learned from].")
+        str | None, typer.Option(help="The real environment (default: the one it was learned from).")
     ] = None,
     arg: Arguments = None,
     settings: Settings = None,
     policy: Annotated[Path | None, typer.Option(help="Policy file to probe with, beside random play.")] = None,
     episodes: Annotated[int, typer.Option(min=2, help="Real episodes of each policy.")] = 16,
-    horizon: Annotated[int, typer.Option(min=1, help="Steps ahead to look.")] = 50,
+    horizon: Annotated[int, typer.Option(min=1, help="Steps ahead to look.")] = 100,
     windows: Annotated[int, typer.Option(min=10, help="Starts to look ahead from.")] = 256,
     max_real_steps: Annotated[int | None, typer.Option(min=1, help="Most real steps to spend in all.")] = None,
     every: Annotated[float | None, typer.Option(min=0, help="Probe again every so many seconds, until Ctrl-C.")] = None,
@@ -111,7 +112,7 @@ def show(report: ProbeReport) -> None:
         f"{report.real_episodes} real episodes, {report.real_steps} real steps, {report.seconds:.1f} s",
         highlight=False,
     )
-    end = " (as far as was looked)" if report.trust_horizon == len(report.curve.error) else ""
+    end = _why_it_ends(report)
     others = ", ".join(f"{tau:g}: {steps}" for tau, steps in report.trust_horizon_steps.items())
     screen.print(f"trust horizon [bold]{report.trust_horizon} steps[/bold]{end}  [dim]by tolerance {others}[/dim]")
     leads = [lead for lead in HORIZONS if lead <= len(report.curve.error)]
@@ -132,3 +133,13 @@ def show(report: ProbeReport) -> None:
         + ", ".join(f"{words} {figure(report.scores[name].value)}" for words, name in steps),
         highlight=False,
     )
+
+
+def _why_it_ends(report: ProbeReport) -> str:
+    """Said where it is not the world's error that ends trust."""
+    trusted, looked = report.trust_horizon, len(report.curve.error)
+    if trusted == looked:
+        return " (as far as was looked)"
+    if math.isnan(report.curve.error[trusted]):
+        return " (beyond, too few real episodes were alive to say)"
+    return ""

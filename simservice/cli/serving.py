@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import signal
 import threading
 from collections.abc import Sequence
@@ -23,10 +24,10 @@ def serve(
     replicas: Annotated[str, typer.Option(help="Replicas of each world: N, or MIN-MAX to follow the load.")] = "1",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     gpus_per_replica: Annotated[
-        float | None, typer.Option(min=0, help="GPU share of a replica [default: shared out evenly].")
+        float | None, typer.Option(min=0, help="GPU share of a replica (default: shared out evenly).")
     ] = None,
     store_url: Annotated[
-        str | None, typer.Option(help="Redis or Valkey of the sessions [default: REDIS_URL, else an embedded one].")
+        str | None, typer.Option(help="Redis or Valkey of the sessions (default: REDIS_URL, else an embedded one).")
     ] = None,
     metrics_port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Port of the Prometheus page; 0 takes a free one.")
@@ -95,7 +96,12 @@ def _serve_local(
 def _serve_on_ray(folders: list[Path], settings: dict[str, Any]) -> None:
     from simservice.client.session import list_worlds
     from simservice.serving.service import RayService
+    from simservice.worlds import checkpoint
 
+    if importlib.util.find_spec("ray") is None:  # Ray runs in a process of its own, which could not say so
+        raise ModuleNotFoundError("No module named 'ray'", name="ray")
+    for folder in folders:
+        checkpoint.describe(folder)  # a folder that is no world is told before a cluster is started
     service = RayService(folders, **settings)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as Ctrl-C does
     try:

@@ -27,7 +27,7 @@ class ProbeConfig:
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)  # reality as it is now, e.g. {"gravity": 12}
     episodes: int = 16  # of each policy, in reality and in the world
-    horizon: int = 50  # steps of the error curve
+    horizon: int = 100  # steps of the error curve
     windows: int = 256  # starts that the curve is measured from
     copies: int = 4  # imagined trajectories of each start, averaged: a world's luck is not its error
     max_episode_steps: int | None = None  # cap in both; None: the real environment's own

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import threading
 
-import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium import spaces
+import toy_reality
 
 from simservice.data.collect import RealStepCounter
 from simservice.errors import InvalidInput, RealStepBudgetExceeded, ServerUnavailable, UnknownWorld
@@ -19,34 +18,14 @@ from simservice.monitor.watch import watch
 from simservice.telemetry import FidelityMetrics, exposition
 
 
-class ToyReality(gym.Env):
-    """What the toy world is a model of, step for step."""
-
-    observation_space = spaces.Box(-np.inf, np.inf, (4,), np.float32)
-    action_space = spaces.Discrete(3)
-
-    def __init__(self) -> None:
-        self.growth, self.push, self.start, self.bound = 1.05, 0.1, 0.5, 3.0
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.x = self.np_random.uniform(-self.start, self.start, 4)
-        return self.x.astype(np.float32), {}
-
-    def step(self, action):
-        self.x = self.x * self.growth + self.push * (float(action) - 1.0)
-        return self.x.astype(np.float32), float(self.x.sum()), bool((abs(self.x) > self.bound).any()), False, {}
-
-
 @pytest.fixture(scope="module", autouse=True)
 def reality():
-    gym.register("tests/ToyReality-v0", ToyReality, max_episode_steps=200, reward_threshold=50.0)
-    yield
-    del gym.registry["tests/ToyReality-v0"]
+    with toy_reality.registered() as env_id:
+        yield env_id
 
 
 def config(**changes) -> ProbeConfig:
-    fields = {"env_id": "tests/ToyReality-v0", "episodes": 12, "horizon": 20, "windows": 80, "copies": 2, "lanes": 64}
+    fields = {"env_id": toy_reality.ENV_ID, "episodes": 12, "horizon": 20, "windows": 80, "copies": 2, "lanes": 64}
     return ProbeConfig(**{**fields, **changes})
 
 

@@ -1,0 +1,190 @@
+"""The command line as a user meets it: verbs that work together, quick help, quiet ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import minari
+import numpy as np
+import pytest
+import toy_reality
+from gymnasium import spaces
+
+import simservice
+from simservice.cli import run
+from simservice.client.policy import Policy
+from simservice.client.session import RemoteSession
+from simservice.data.minari import list_datasets, load_dataset
+
+VERBS = ("collect", "serve", "worlds", "probe")
+
+
+def out(capsys: pytest.CaptureFixture[str], line: str, **names: object) -> str:
+    """Runs a command that succeeds; what it wrote to stdout."""
+    code = run([word.format(**names) for word in line.split()])
+    captured = capsys.readouterr()
+    assert code == 0, captured.err
+    return captured.out
+
+
+def test_the_version_is_told(capsys):
+    assert out(capsys, "--version") == f"simservice {simservice.__version__}\n"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself_with_an_example(verb, capsys):
+    text = out(capsys, f"{verb} --help")
+    assert f"simservice {verb}" in re.sub(r"\s+", " ", text.partition("Example:")[2])
+    assert verb in out(capsys, "--help")
+
+
+def test_help_loads_none_of_the_heavy_parts():
+    code = textwrap.dedent("""
+        import sys
+        from simservice.cli import run
+        run(["--help"])
+        run(["probe", "--help"])
+        heavy = {"torch", "ray", "minari", "gymnasium", "grpc", "numpy", "redis", "scipy"}
+        print(sorted(heavy & set(sys.modules)))
+    """)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("line", "module", "extra"),
+    [("collect CartPole-v1", "minari", "train"), ("serve x", "ray", "serve"), ("serve x --local", "torch", "train")],
+)
+def test_a_missing_package_names_the_extra_that_brings_it(line, module, extra):
+    """In a process of its own, in which the package cannot be imported."""
+    code = (
+        f"import sys; sys.modules[{module!r}] = None; from simservice.cli import run; sys.exit(run({line.split()!r}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1].startswith(f"error: this command needs {module}")
+    assert f"pip install 'simservice[{extra}]'" in done.stderr
+
+
+def test_collect_writes_a_dataset_that_minari_reads(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    text = out(capsys, "collect CartPole-v1 --steps 120 --seed 3 --set gravity=12 --arg max_episode_steps=30")
+    assert "120 real steps" in text
+    assert "next: simservice train simservice/cartpole-v1/random-v0" in text
+    assert minari.load_dataset("simservice/cartpole-v1/random-v0").total_steps == 120
+    dataset = load_dataset("simservice/cartpole-v1/random-v0")
+    assert (dataset.env_attributes, dataset.env_kwargs) == ({"gravity": 12}, {"max_episode_steps": 30})
+    assert dataset.metadata["seed"] == 3
+
+
+def test_collecting_again_makes_a_new_version_and_append_joins_them(tmp_path, capsys):
+    for seed in (0, 1):
+        out(capsys, f"collect CartPole-v1 --steps 50 --seed {seed} --root {{root}}", root=tmp_path)
+    out(
+        capsys,
+        "collect CartPole-v1 --steps 40 --append simservice/cartpole-v1/random-v0 --policy sticky --root {root}",
+        root=tmp_path,
+    )
+    ids = [f"simservice/cartpole-v1/random-v{version}" for version in range(3)]
+    assert list_datasets(tmp_path) == ids
+    joined = load_dataset(ids[2], tmp_path)
+    assert (joined.steps, joined.real_steps) == (90, 90)
+    assert {episode.policy for episode in joined.episodes} == {"random", "sticky"}
+
+
+def test_a_saved_policy_acts(tmp_path, capsys):
+    layers = ((np.zeros((2, 4), np.float32), np.array([9.0, 0.0], np.float32)),)
+    path = Policy(layers, spaces.Discrete(2)).save(tmp_path / "left.npz")
+    out(capsys, "collect CartPole-v1 --steps 60 --policy {path} --root {root}", path=path, root=tmp_path)
+    (dataset_id,) = list_datasets(tmp_path)
+    assert dataset_id == "simservice/cartpole-v1/left-v0"
+    assert sum(episode.action["action"].sum() for episode in load_dataset(dataset_id, tmp_path).episodes) <= 2
+
+
+def test_worlds_lists_what_is_served(toy_server, capsys):
+    text = out(capsys, "worlds --address {address}", address=toy_server.address)
+    assert re.search(r"toy@[0-9a-f]{12}\s+toy", text)
+    assert "noisy@" in text
+
+
+def interrupt(process: subprocess.Popen[str], after: str) -> tuple[str, str]:
+    """Ctrl-C once the process has said `after`; all it said."""
+    assert process.stdout is not None
+    said = ""
+    while after not in said:
+        line = process.stdout.readline()
+        assert line, f"ended without saying {after!r}: {process.communicate()}"
+        said += line
+    process.send_signal(signal.SIGINT)
+    rest, errors = process.communicate(timeout=60)
+    return said + rest, errors
+
+
+def test_a_local_service_serves_until_it_is_interrupted(toy_folder: Path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "simservice", "serve", str(toy_folder), "--local", "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    address = re.search(r"serving toy@[0-9a-f]{12} at (127\.0\.0\.1:\d+)", first)
+    assert address, first + process.stderr.read() if process.stderr else first
+    session = RemoteSession(address[1], "toy", num_envs=3)
+    session.reset(seeds=np.arange(3))
+    assert session.step({"action": np.zeros(3, np.int64)}).reward.shape == (3,)
+    session.close()
+    _, errors = interrupt(process, "Ctrl-C ends it")
+    assert process.returncode == 0
+    assert "Traceback" not in errors
+
+
+def test_an_interrupted_recording_ends_quietly_and_leaves_no_half_dataset(tmp_path):
+    code = (
+        "import sys; from simservice.cli import run; import simservice.data.collect as c\n"
+        "real = c.RealStepCounter.spend\n"
+        "def spend(self, steps=1):\n"
+        "    real(self, steps)\n"
+        "    if self.steps == 200: print('recording', flush=True)\n"
+        "c.RealStepCounter.spend = spend\n"
+        f"sys.exit(run(['collect', 'CartPole-v1', '--steps', '50000000', '--root', {str(tmp_path)!r}]))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    _, errors = interrupt(process, "recording")
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert list_datasets(tmp_path) == []
+
+
+def test_a_probe_that_fails_writes_nothing_down(toy_server, tmp_path, capsys):
+    code = run(
+        ["probe", "toy", "--address", toy_server.address, "--env", "Pendulum-v1", "--out", str(tmp_path / "r.json")]
+    )
+    assert code == 2  # another environment
+    assert not (tmp_path / "r.json").exists()
+    capsys.readouterr()
+
+
+def test_a_report_is_shown_whole(toy_server, tmp_path, capsys):
+    with toy_reality.registered() as env_id:
+        text = out(
+            capsys,
+            "probe toy --address {address} --env {env_id} --episodes 4 --horizon 20 --windows 40 --out {path}",
+            address=toy_server.address,
+            env_id=env_id,
+            path=tmp_path / "deep" / "report.json",
+        )
+    assert "trust horizon 20 steps (as far as was looked)" in text
+    for words in ("random", "sticky", "termination F1", "95 % upper bound", "real steps"):
+        assert words in text
+    written = json.loads((tmp_path / "deep" / "report.json").read_text())
+    assert written["trust_horizon_steps"]["0.3"] == 20
