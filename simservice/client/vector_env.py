@@ -38,6 +38,7 @@ class RemoteVectorEnv(VectorEnv[Any, Any, Any]):
         timeout_s: float = 30.0,
         connect_timeout_s: float = 5.0,
     ) -> None:
+        self.closed = True  # until there is something to close
         mode = as_mode(autoreset_mode)
         self.session = RemoteSession(
             address,
@@ -48,6 +49,7 @@ class RemoteVectorEnv(VectorEnv[Any, Any, Any]):
             timeout_s=timeout_s,
             connect_timeout_s=connect_timeout_s,
         )
+        self.closed = False
         self.contract = self.session.contract
         self.num_envs = num_envs
         self.metadata = {**world_metadata(self.session), "autoreset_mode": mode}
@@ -147,12 +149,13 @@ def as_mode(mode: AutoresetMode | str) -> AutoresetMode:
 def _info_dict(infos: Infos) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, info in infos.items():
-        found[name], found[f"_{name}"] = info.value, info.present
+        found |= _entry(name, info.value, info.present)
     return found
 
 
 def _entry(name: str, value: Array, present: Array) -> dict[str, Any]:
-    """One info and its mask, zeros where it is absent as Gymnasium has it."""
-    kept = value.copy()
-    kept[~present] = 0
-    return {name: kept, f"_{name}": present}
+    """One info and its mask; zeros where it is absent, as Gymnasium has it."""
+    if not present.all():
+        value = value.copy()
+        value[~present] = 0
+    return {name: value, f"_{name}": present}
