@@ -12,6 +12,7 @@ import torch
 from toy import Toy, ToyConfig, toy_spec
 
 from simservice.serving.local import LocalConfig, LocalServer
+from simservice.serving.service import RayService
 from simservice.types import Provenance
 from simservice.worlds import checkpoint
 
@@ -53,3 +54,10 @@ def toy_server(toy_folder: Path, noisy_folder: Path) -> Iterator[LocalServer]:
     """A running local server of the worlds "toy" and "noisy"; server.address is where."""
     with LocalServer([toy_folder, noisy_folder], store_url="memory:", config=LocalConfig(grace_s=0.1)) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def ray_service(noisy_folder: Path) -> Iterator[RayService]:
+    """The world "noisy" on two replicas of Ray Serve behind HAProxy: one cluster for the whole suite."""
+    with RayService([noisy_folder], replicas=(2, 2)) as service:
+        yield service

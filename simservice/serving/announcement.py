@@ -18,13 +18,14 @@ class Announcement:
     """One replica: the world it serves, its process, and the address of its metrics."""
 
     world: str
+    version: str
     replica: str
     target: str  # host:port
     pid: int
 
     def write(self, folder: Path) -> Path:
         """Writes the file in one step, so that no reader sees half of it."""
-        labels = {"world": self.world, "replica": self.replica, PID_LABEL: str(self.pid)}
+        labels = {"world": self.world, "version": self.version, "replica": self.replica, PID_LABEL: str(self.pid)}
         path = folder / f"{self.replica}.json"
         draft = path.with_suffix(".tmp")
         draft.write_text(json.dumps([{"targets": [self.target], "labels": labels}]), encoding="utf-8")
@@ -67,6 +68,7 @@ def _read(folder: Path) -> Iterator[tuple[Path, Announcement]]:
             path,
             Announcement(
                 world=labels["world"],
+                version=labels["version"],
                 replica=labels["replica"],
                 target=group["targets"][0],
                 pid=int(labels[PID_LABEL]),

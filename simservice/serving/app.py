@@ -1,14 +1,12 @@
-"""Serves worlds on Ray Serve: from the command line, as another process's child, and on a cluster that runs already."""
+"""Serves worlds on Ray Serve: in this process, as another process's child, and on a cluster that runs already."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
@@ -20,14 +18,11 @@ from simservice.errors import ConfigError, InternalError, SimserviceError
 from simservice.serving.cluster import Cluster, ClusterConfig
 from simservice.serving.fleet import Fleet, world_application
 from simservice.serving.replica import MetricsConfig
-from simservice.serving.service import RayService
-from simservice.serving.settings import ClusterWorld, ServeConfig, parse_replicas
+from simservice.serving.settings import ClusterWorld, ServeConfig
 from simservice.sessions.embedded import store_from_url
 from simservice.telemetry import MetricsServer
 from simservice.types import WorldSpec
 from simservice.worlds import checkpoint
-
-__all__ = ["RayService", "ServeConfig", "build", "parse_replicas", "running", "serve_worlds"]
 
 
 class Running:
@@ -66,38 +61,6 @@ def running(folders: Sequence[Path | str], settings: ServeConfig) -> Iterator[Ru
         yield Running(cluster, fleet, metrics, worlds)
 
 
-def serve_worlds(
-    folders: Sequence[Path | str], settings: ServeConfig | None = None, say: Callable[[str], None] = print
-) -> None:
-    """Serves until SIGINT or SIGTERM, then ends everything; `say` gets the lines for the screen."""
-    settings = settings or ServeConfig()
-    stop = threading.Event()
-    say(f"starting {len(folders)} world(s) on Ray Serve ...")
-    with running(folders, settings) as service, _signals(stop):
-        for line in status_lines(service, settings):
-            say(line)
-        stop.wait()
-        say("stopping ...")
-    say("stopped")
-
-
-def status_lines(service: Running, settings: ServeConfig) -> list[str]:
-    """One screen: what is served where, and how to connect."""
-    fewest, most = settings.replicas
-    replicas = f"{fewest}" if fewest == most else f"{fewest} to {most}"
-    lines = [f"serving at {service.address} (plaintext, {replicas} replica(s) a world)"]
-    lines += [f"  world    {spec.full_name}  family {spec.family}" for spec in service.worlds]
-    if service.metrics_url is not None:
-        lines.append(f"  metrics  {service.metrics_url}")
-    if service.worlds:
-        lines.append("connect with:")
-        lines.append(
-            f'  gym.make_vec("simservice/World-v0", num_envs=64, address="{service.address}", '
-            f'world="{service.worlds[0].name}", vectorization_mode="vector_entry_point")'
-        )
-    return [*lines, "Ctrl-C stops it"]
-
-
 def build(args: dict[str, Any]) -> serve.Application:
     """One world's application for a Ray cluster that runs already: what deploy/serve.yaml names.
 
@@ -111,22 +74,11 @@ def build(args: dict[str, Any]) -> serve.Application:
     return world_application(world.folder, store_url, world, metrics)
 
 
-@contextlib.contextmanager
-def _signals(stop: threading.Event) -> Iterator[None]:
-    """SIGINT and SIGTERM set the event instead of ending the process; Ray has put its own handlers there by now."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, lambda *_: stop.set())
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _answer(service: Running, call: str, arguments: dict[str, Any]) -> dict[str, Any]:
     if call == "deploy":
-        return {"world": service.fleet.deploy(arguments["folder"]).full_name}
+        replicas = arguments["replicas"]
+        spec = service.fleet.deploy(arguments["folder"], None if replicas is None else tuple(replicas))
+        return {"world": spec.full_name}
     if call == "remove":
         service.fleet.remove(arguments["world"])
         return {}

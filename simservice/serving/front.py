@@ -1,6 +1,11 @@
-"""Asks a service's front door which version of a world is behind it. Knows gRPC; used to see a deployment arrive."""
+"""Asks the front door what is behind it: which version of a world answers, which replicas HAProxy sends streams to."""
 
 from __future__ import annotations
+
+import csv
+import socket
+from collections.abc import Iterable
+from pathlib import Path
 
 import grpc
 
@@ -22,3 +27,28 @@ def version_served(address: str, world: str) -> str | None:
         except grpc.RpcError:
             return None
     return str(reply.world.version)
+
+
+def replicas_up(admin_sockets: Iterable[Path]) -> set[str]:
+    """Server names of the replicas that HAProxy gives new gRPC streams to; a name ends with the replica's id."""
+    up: set[str] = set()
+    for path in admin_sockets:
+        for row in csv.reader(_ask(path, "show stat").splitlines()):
+            # pxname, svname, ..., status: "UP 1/2" is a server that has failed a check
+            if len(row) > 17 and row[0].startswith("grpc") and row[17] == "UP":
+                up.add(row[1])
+    return up
+
+
+def _ask(path: Path, command: str) -> str:
+    answer = b""
+    with socket.socket(socket.AF_UNIX) as admin:
+        admin.settimeout(TIMEOUT_S)
+        try:
+            admin.connect(str(path))
+            admin.sendall(command.encode() + b"\n")
+            while part := admin.recv(1 << 16):
+                answer += part
+        except OSError:  # HAProxy is being replaced
+            return ""
+    return answer.decode()

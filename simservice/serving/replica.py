@@ -102,6 +102,7 @@ class WorldReplica:
         self._metrics_server = start_http(self._replica.metrics.registry, host=metrics.listen)
         self._announcement = Announcement(
             world=self._replica.hosted.name,
+            version=self._replica.hosted.contract.spec.version,
             replica=get_replica_context().replica_id.unique_id,
             target=f"{metrics.announce}:{self._metrics_server.port}",
             pid=os.getpid(),

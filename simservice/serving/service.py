@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -34,7 +35,9 @@ class RayService:
     def __init__(
         self, folders: Sequence[Path | str] = (), *, environment: Mapping[str, str] | None = None, **settings: Any
     ) -> None:
-        self.environment = dict(environment or {})
+        # Every process of the service inherits the mark, whoever its parent is later.
+        self.mark = f"simservice-{secrets.token_hex(8)}"
+        self.environment = {**(environment or {}), "SIMSERVICE_MARK": self.mark}
         self.config = ServeConfig(**{"port": 0, **settings})
         self.folders = [str(Path(folder).resolve()) for folder in folders]
         self.address = ""
@@ -52,6 +55,12 @@ class RayService:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    @property
+    def pid(self) -> int:
+        """Of the process that drives the service."""
+        assert self._process is not None, "start() comes first"
+        return self._process.pid
 
     def start(self) -> None:
         """Starts the service and deploys the folders' worlds; returns when clients can play. Raises what went wrong."""
@@ -79,9 +88,12 @@ class RayService:
             raise
         self.address, self.metrics_url = answer["address"], answer["metrics_url"]
 
-    def deploy(self, folder: Path | str) -> str:
-        """Serves the folder's world, in place of an older version of the same name; returns `name@version`."""
-        return str(self._ask("deploy", folder=str(Path(folder).resolve()))["world"])
+    def deploy(self, folder: Path | str, replicas: tuple[int, int] | None = None) -> str:
+        """Serves the folder's world, in place of an older version of the same name; returns `name@version`.
+
+        `replicas` (fewest, most) is for this world alone; without it the service's own count holds.
+        """
+        return str(self._ask("deploy", folder=str(Path(folder).resolve()), replicas=replicas)["world"])
 
     def remove(self, world: str) -> None:
         """Stops serving the world of this name."""
@@ -110,15 +122,24 @@ class RayService:
         self._answers.close()
         self._log.close()
 
+    def wait(self) -> None:
+        """Blocks while the service is up; InternalError when its process ends by itself."""
+        assert self._process is not None, "start() comes first"
+        self._process.wait()
+        raise self._ended()
+
+    def _ended(self) -> InternalError:
+        self._log.seek(0)
+        words = self._log.read().decode(errors="replace").strip().splitlines()[-LOG_LINES:]
+        return InternalError("the service's process ended:\n" + "\n".join(words))
+
     def _ask(self, call: str, **arguments: Any) -> dict[str, Any]:
         line = ""
         with contextlib.suppress(BrokenPipeError):
             print(json.dumps({"call": call, **arguments}), file=self._commands, flush=True)
             line = self._answers.readline()
         if not line:
-            self._log.seek(0)
-            words = self._log.read().decode(errors="replace").strip().splitlines()[-LOG_LINES:]
-            raise InternalError("the service's process ended:\n" + "\n".join(words))
+            raise self._ended()
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise _raised(answer["error"])

@@ -1,0 +1,185 @@
+"""Worlds on Ray Serve behind HAProxy, seen by a client. One cluster serves the whole suite (see conftest)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from processes import listening_addresses, marked
+from prometheus_client.parser import text_string_to_metric_families
+
+from simservice.client.session import RemoteSession, get_world, list_worlds
+from simservice.errors import ConfigError, CorruptCheckpoint, ModelRetired, PortInUse, UnknownWorld
+from simservice.serving.address import check_address
+from simservice.serving.haproxy_launcher import lead_strays, restrict
+from simservice.serving.local import LocalServer
+from simservice.serving.service import RayService
+from simservice.serving.settings import ServeConfig, parse_replicas
+
+SEEDS = np.arange(8, dtype=np.int64)
+
+
+def trajectory(session: RemoteSession, steps: int = 12) -> list[np.ndarray]:
+    """Observations and rewards of seeded lanes under fixed actions."""
+    rows = [session.reset(seeds=SEEDS).observation["observation"]]
+    for step in range(steps):
+        result = session.step({"action": (np.arange(8) + step) % 3})
+        rows += [result.observation["observation"], result.reward]
+    return rows
+
+
+def scraped(service: RayService, name: str) -> dict[str, float]:
+    """One metric's values by replica, as one scrape of the service's page shows them."""
+    assert service.metrics_url is not None
+    with urllib.request.urlopen(service.metrics_url, timeout=10) as answer:
+        families = list(text_string_to_metric_families(answer.read().decode()))
+    samples = [sample for family in families for sample in family.samples if sample.name == name]
+    return {sample.labels["replica"]: sample.value for sample in samples}
+
+
+def test_a_world_plays_the_same_on_ray_as_in_one_process(ray_service, noisy_folder):
+    with LocalServer([noisy_folder], store_url="memory:") as local:
+        alone = RemoteSession(local.address, "noisy", num_envs=8)
+        expected = trajectory(alone)
+        alone.close()
+    session = RemoteSession(ray_service.address, "noisy", num_envs=8)
+    for found, wanted in zip(trajectory(session), expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    session.close()
+
+
+def test_one_scrape_shows_every_replica_and_both_have_sessions(ray_service):
+    sessions = [RemoteSession(ray_service.address, "noisy", num_envs=8) for _ in range(4)]
+    for session in sessions:
+        trajectory(session, steps=2)
+    lanes = scraped(ray_service, "simservice_lanes_in_use")
+    assert len(lanes) == len(ray_service.replica_pids("noisy")) == 2
+    assert sorted(lanes.values()) == [16.0, 16.0]
+    assert all(scraped(ray_service, "simservice_replica_up").values())
+    for session in sessions:
+        session.close()
+    assert sum(scraped(ray_service, "simservice_lanes_in_use").values()) == 0
+
+
+def test_worlds_come_change_version_and_go_while_others_are_served(ray_service, save_toy: Callable[..., Path]):
+    other = RemoteSession(ray_service.address, "noisy", num_envs=8)
+    first = ray_service.deploy(save_toy("guest"), replicas=(1, 1))
+    assert [world.spec.name for world in list_worlds(ray_service.address)] == ["guest", "noisy"]
+    with pytest.raises(UnknownWorld, match="did you mean 'guest'"):
+        RemoteSession(ray_service.address, "gest")
+
+    session = RemoteSession(ray_service.address, "guest", num_envs=8)
+    before = trajectory(session)
+    second = ray_service.deploy(save_toy("guest", growth=1.5), replicas=(1, 1))
+    assert first != second
+    assert get_world(ray_service.address, "guest").spec.full_name == second
+    with pytest.raises(ModelRetired, match=second):
+        while True:  # until the old replica, which may finish what it has, is gone
+            session.step({"action": np.ones(8, dtype=np.int64)})
+    renewed = RemoteSession(ray_service.address, "guest", num_envs=8)
+    assert not np.array_equal(trajectory(renewed)[1], before[1])
+    renewed.close()
+
+    ray_service.remove("guest")
+    with pytest.raises(UnknownWorld):
+        RemoteSession(ray_service.address, "guest")
+    assert trajectory(other, steps=2)
+    other.close()
+
+
+def test_a_damaged_world_is_refused_and_the_service_goes_on(ray_service, tmp_path):
+    with pytest.raises(CorruptCheckpoint):
+        ray_service.deploy(tmp_path)
+    assert get_world(ray_service.address, "noisy").spec.name == "noisy"
+
+
+def test_more_sessions_than_a_connection_has_streams_by_default(ray_service):
+    sessions = [RemoteSession(ray_service.address, "noisy") for _ in range(110)]
+    for session in sessions:
+        session.reset(seeds=np.zeros(1, dtype=np.int64))
+    for session in sessions:
+        session.close()
+
+
+def test_haproxy_listens_on_loopback_only(ray_service):
+    haproxies = [pid for pid, command in marked(ray_service.mark).items() if "/haproxy -db" in command]
+    assert haproxies
+    for pid in haproxies:
+        assert listening_addresses(pid) == {"127.0.0.1"}
+
+
+def test_a_driver_that_is_killed_leaves_no_process_behind(save_toy: Callable[..., Path]):
+    service = RayService([save_toy("orphan")])
+    service.start()
+    session = RemoteSession(service.address, "orphan", num_envs=8)
+    trajectory(session, steps=2)
+    names = " ".join(marked(service.mark).values())
+    assert all(name in names for name in ("raylet", "haproxy", "valkey", "ServeReplica"))
+    os.kill(service.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while marked(service.mark) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert marked(service.mark) == {}
+    session.closed = True
+    service.stop()
+
+
+def test_a_port_in_use_is_told_before_anything_starts(toy_folder):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(PortInUse, match=str(port)), RayService([toy_folder], port=port):
+            pytest.fail("it started")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(replicas=(0, 1)), "1 <= MIN <= MAX, found 0-1"),
+        (dict(replicas=(3, 2)), "found 3-2"),
+        (dict(device="cpu", gpus_per_replica=0.5), "needs a GPU device"),
+    ],
+)
+def test_impossible_settings_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        ServeConfig(**settings)
+
+
+def test_replicas_are_written_as_a_number_or_a_range():
+    assert parse_replicas("3") == (3, 3)
+    assert parse_replicas("1-8") == (1, 8)
+    with pytest.raises(ConfigError, match="'many'"):
+        parse_replicas("many")
+
+
+def test_plaintext_beyond_this_machine_must_be_asked_for():
+    with pytest.raises(ConfigError, match="--insecure"):
+        check_address("0.0.0.0", 0, insecure=False)
+    assert check_address("0.0.0.0", 0, insecure=True) > 0
+    assert check_address("localhost", 0, insecure=False) > 0
+
+
+def test_listeners_without_an_address_get_one():
+    text = "frontend a\n    bind :9101\nfrontend b\n    bind 1.2.3.4:80 proto h2\nlisten stats\n  bind *:8404\n"
+    assert restrict(text, "127.0.0.1").count("127.0.0.1:") == 2
+    assert "bind 1.2.3.4:80 proto h2" in restrict(text, "127.0.0.1")
+
+
+def test_strays_are_led_to_the_first_world():
+    text = (
+        "frontend http\n    default_backend x\nfrontend grpc_frontend\n    use_backend fallback if is_list\n"
+        "    use_backend grpc-a if is_grpc-a\n    use_backend grpc-b if is_grpc-b\n"
+        "    default_backend default_grpc_backend\nbackend fallback\n    default_backend y\n"
+    )
+    led = lead_strays(text)
+    assert "http-request del-header application if !is_grpc-a !is_grpc-b\n    default_backend grpc-a\n" in led
+    assert "default_backend x" in led and "default_backend y" in led
+    assert lead_strays("frontend http\n    default_backend x\n") == "frontend http\n    default_backend x\n"
