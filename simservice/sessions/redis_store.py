@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
@@ -40,10 +41,11 @@ from simservice.sessions.store import Recovery, SessionRecord
 PREFIX = "simservice:"
 DEADLINES, CONTRACTS = f"{PREFIX}{{worlds}}:deadlines", f"{PREFIX}{{worlds}}:contracts"
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.01, 0.2  # between attempts to connect
-REFUSED = (
+REFUSED = (  # what no patience heals
     redis.exceptions.AuthenticationError,
     redis.exceptions.AuthorizationError,
-)  # connection errors that no patience heals
+    ssl.SSLCertVerificationError,
+)
 UNREACHED = (redis.ConnectionError, redis.TimeoutError, OSError)
 
 
@@ -310,7 +312,7 @@ class _Journal(asyncio.Protocol):
 
 def _is_refusal(error: Exception) -> bool:
     """Whether the server refused us, which no patience heals; redis-py wraps what happens while it connects."""
-    return isinstance(error, REFUSED) or isinstance(error.__cause__, REFUSED)
+    return any(isinstance(found, REFUSED) for found in (error, error.__cause__, error.__context__))
 
 
 def _pack(verb: str, script: str, arguments: Iterable[str | int | bytes]) -> bytes:

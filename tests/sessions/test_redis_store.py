@@ -1,6 +1,10 @@
 import asyncio
+import contextlib
 import os
+import shutil
 import signal
+import ssl
+import subprocess
 import time
 
 import pytest
@@ -148,6 +152,78 @@ def test_closing_fails_appends_that_have_no_answer(tmp_path):
             await append
 
     asyncio.run(use())
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A self-signed certificate for localhost, and its key."""
+    folder = tmp_path_factory.mktemp("tls")
+    words = "req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    if shutil.which("openssl") is None:
+        pytest.skip("makes its certificate with the openssl program, which is not installed")
+    subprocess.run(
+        ["openssl", *words.split(), "-keyout", folder / "key.pem", "-out", folder / "cert.pem"],
+        check=True,
+        capture_output=True,
+    )
+    return folder / "cert.pem", folder / "key.pem"
+
+
+@contextlib.asynccontextmanager
+async def forwarded(server, context=None):
+    """A TCP port on localhost, with TLS if a context is given, that leads to the server's socket."""
+
+    async def copy(reader, writer):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    async def serve(reader, writer):
+        inner_reader, inner_writer = await asyncio.open_unix_connection(server.url.removeprefix("unix://"))
+        await asyncio.gather(copy(reader, inner_writer), copy(inner_reader, writer))
+
+    async with await asyncio.start_server(serve, "localhost", 0, ssl=context) as front:
+        yield front.sockets[0].getsockname()[1]
+
+
+async def use_fully(store):
+    """Small and large appends, one by one and together, then reads them back."""
+    await store.create(RECORD)
+    for sequence in range(1, 20):
+        await store.append(TOKEN, 1, sequence, b"%d" % sequence)
+    await asyncio.gather(*(store.append(TOKEN, 1, sequence, bytes(100_000)) for sequence in range(20, 60)))
+    recovery = await store.claim(TOKEN)
+    assert (recovery.last_sequence, len(recovery.journal), len(recovery.journal[-1])) == (59, 59, 100_000)
+
+
+def test_a_tcp_address_works_like_a_socket(server):
+    async def live():
+        async with forwarded(server) as port:
+            store = RedisStore(f"redis://localhost:{port}/1")
+            await use_fully(store)
+            await store.close()
+
+    asyncio.run(asyncio.wait_for(live(), 60))
+
+
+def test_a_tls_address_works_like_a_socket_and_an_unknown_certificate_is_refused(server, certificate):
+    cert, key = certificate
+
+    async def live():
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(cert, key)
+        async with forwarded(server, context) as port:
+            store = RedisStore(f"rediss://localhost:{port}/0?ssl_ca_certs={cert}")
+            await use_fully(store)
+            await store.close()
+            doubtful = RedisStore(f"rediss://localhost:{port}/0", patience_s=30)
+            for call in (doubtful.worlds, lambda: doubtful.append(TOKEN, 1, 1, b"one")):
+                with pytest.raises(StoreUnavailable, match="certificate verify failed"):
+                    await call()
+            await doubtful.close()
+
+    asyncio.run(asyncio.wait_for(live(), 60))
 
 
 @pytest.mark.parametrize("url", ["http://host:1", "nonsense", "redis://host:notaport"])
