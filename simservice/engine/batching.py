@@ -19,6 +19,20 @@ class Waiting(Protocol):
 
 W = TypeVar("W", bound=Waiting)
 
+Span = slice | Array
+"""Lanes as an index of host arrays: neighbours are a slice, which numpy reads ten times as fast as a list."""
+
+
+def span(lanes: Array) -> Span:
+    """Lanes in ascending order, as allocate gives them, as a span."""
+    first, count = int(lanes[0]), len(lanes)
+    return slice(first, first + count) if int(lanes[-1]) - first == count - 1 else lanes
+
+
+def piece(where: Span, begin: int, end: int) -> Span:
+    """The part of a span."""
+    return slice(where.start + begin, where.start + end) if isinstance(where, slice) else where[begin:end]
+
 
 def choose(waiting: Sequence[W], capacity: int) -> tuple[list[W], list[W]]:
     """Takes, in order of arrival, every request none of whose lanes an earlier one also wants; the rest wait.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
+from simservice.engine.batching import Span
 from simservice.types import Array
 
 MODES: tuple[AutoresetMode, ...] = (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP, AutoresetMode.DISABLED)
@@ -34,13 +35,15 @@ class Control:
         self.ready[lanes] = False
         self.mode[lanes] = MODES.index(mode)
 
-    def blocked(self, lanes: Array) -> Array:
-        """Positions in `lanes` that may not be stepped: never reset, or ended under DISABLED."""
-        ready = self.ready[lanes]
-        ended = self.ended[lanes]
-        if ready.all() and not ended.any():
+    def steppable(self, where: Span) -> bool:
+        """Whether all lanes are in the middle of an episode: the usual case, told with the least work."""
+        return bool(self.ready[where].all()) and not self.ended[where].any()
+
+    def blocked(self, where: Span) -> Array:
+        """Positions of lanes that may not be stepped: never reset, or ended under DISABLED."""
+        if self.steppable(where):
             return np.empty(0, dtype=np.int64)
-        return np.flatnonzero(~ready | (ended & (self.mode[lanes] == DISABLED)))
+        return np.flatnonzero(~self.ready[where] | (self.ended[where] & (self.mode[where] == DISABLED)))
 
     def reseed(self, lanes: Array, seeds: Array) -> None:
         """Sets the luck of lanes whose seed is not negative; the others go on with theirs."""

@@ -1,7 +1,8 @@
-"""The thread that steps lanes: takes every request that has arrived, does them in one tick, answers, takes the next.
+"""Steps lanes in ticks: takes every request that has arrived, does them in one tick, answers, takes the next.
 
-While a tick runs the next batch collects itself: no timer, no least batch, and without work the thread sleeps. Knows no
-sessions, no wire and no replica.
+While a tick runs the next batch collects itself: no timer, no least batch, and without work nothing runs. A tick of a
+small world on the CPU runs on the event loop, for the way to a thread and back costs more than the tick; all others run
+on a thread of their own. Knows no sessions, no wire and no replica.
 """
 
 from __future__ import annotations
@@ -10,10 +11,8 @@ import asyncio
 import logging
 import queue
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,14 +20,13 @@ import torch
 from gymnasium.vector import AutoresetMode
 
 from simservice.engine.arena import Arena
-from simservice.engine.batching import choose
+from simservice.engine.batching import choose, span
 from simservice.engine.control import Control
-from simservice.engine.episodes import Episodes
 from simservice.engine.requests import Kind, Request
 from simservice.engine.rounding import prepared_sizes
 from simservice.engine.runner import Runner
-from simservice.engine.snapshot import pack, unpack
 from simservice.engine.stats import EngineStats
+from simservice.engine.tick import Ticker
 from simservice.errors import InternalError, InvalidInput, NeedsReset, SimserviceError
 from simservice.sessions.lanes import Reset, Step
 from simservice.types import Array, Leaf, Leaves, ResetResult, StepResult, leaves_of
@@ -36,16 +34,30 @@ from simservice.worlds.world import BUCKETS, World
 
 log = logging.getLogger(__name__)
 
+HERE_BELOW_S = 0.002
+"""Ticks that took less processor time lately run on the event loop: as long as it may be kept from reading."""
+
+QUICK: frozenset[Kind] = frozenset({"step", "reset", "clear", "release"})
+"""What a tick on the event loop may do; pictures and snapshots of many lanes may take long."""
+
 
 class Engine:
     """Lanes of one world on one device; see sessions.lanes.LaneEngine for what is promised.
 
-    All methods but start and stop are called from one event loop. Rows and control columns are written by the thread
-    alone; the loop reads a lane's columns only while no request for it waits.
+    All methods but start and stop are called from one event loop. Requests are with the loop or with the thread, never
+    with both, so rows and control columns have one writer at a time; a lane's columns are read only while no request
+    for it waits.
     """
 
     def __init__(
-        self, world: World, *, capacity: int, device: str = "cpu", buckets: Sequence[int] = BUCKETS, name: str = ""
+        self,
+        world: World,
+        *,
+        capacity: int,
+        device: str = "cpu",
+        buckets: Sequence[int] = BUCKETS,
+        name: str = "",
+        here_below_s: float | None = None,
     ) -> None:
         self.world = world.to(device).eval().requires_grad_(False)
         self.spec = world.spec
@@ -64,7 +76,12 @@ class Engine:
         self._queue: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._episodes: Episodes
+        self._ticker: Ticker
+        self._here: list[Request] = []  # for the planned tick on the loop; when not empty, the thread has nothing
+        self._away = 0  # requests with the thread; when not 0, the loop plans no tick
+        self._here_below_s = HERE_BELOW_S if here_below_s is None else here_below_s
+        if self._arena.device.type != "cpu":
+            self._here_below_s = 0.0  # while a device works the loop can read what arrives
         self._running = False
 
     # ---- life ------------------------------------------------------------------------------------------------------
@@ -123,19 +140,24 @@ class Engine:
 
     def release(self, lanes: Array) -> None:
         """Gives lanes back: at once, or when work handed in for them is done; their rows are cleared."""
-        if self._waiting[lanes].any():
+        if self._waiting[span(lanes)].any():
             self._submit("release", lanes, None, awaited=False)
         else:
             self._arena.release(lanes)
+            self._arena.check()
             self._submit("clear", lanes, None, awaited=False)
 
     def step(self, lanes: Array, command: Step) -> asyncio.Future[StepResult]:
         """One step of all the lanes."""
         problem: SimserviceError | None = _misshapen(command.action, self._action_leaves, (len(lanes),))
-        if problem is None and not self._waiting[lanes].any():
-            blocked = self._control.blocked(lanes)
-            problem = NeedsReset(blocked.tolist()) if len(blocked) else None
-        return self._failed(problem) if problem else self._submit("step", lanes, command)
+        if problem is not None:
+            return self._failed(problem)
+        where, allowed = span(lanes), False
+        if not self._waiting[where].any():
+            allowed = self._control.steppable(where)
+            if not allowed and len(blocked := self._control.blocked(where)):
+                return self._failed(NeedsReset(blocked.tolist()))
+        return self._submit("step", lanes, command, allowed=allowed)
 
     def reset(self, lanes: Array, command: Reset) -> asyncio.Future[ResetResult]:
         """Starts episodes in the lanes of the command's mask."""
@@ -156,18 +178,28 @@ class Engine:
         """Makes the lanes what a snapshot of as many lanes of the same world version was."""
         return self._submit("restore", lanes, snapshot)
 
-    def _submit(self, kind: Kind, lanes: Array, command: object, awaited: bool = True) -> asyncio.Future[Any]:
-        loop = asyncio.get_running_loop()
-        self._loop = loop
+    def _submit(
+        self, kind: Kind, lanes: Array, command: object, *, awaited: bool = True, allowed: bool = False
+    ) -> asyncio.Future[Any]:
+        loop = self._loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         if not self._running:
             future.set_exception(InternalError(f"the engine of {self.name} is stopped"))
             if not awaited:
                 future.exception()  # nobody waits for it
             return future
-        self._waiting[lanes] += 1
+        where = span(lanes)
+        self._waiting[where] += 1
         self._unanswered += 1
-        self._queue.put(Request(kind, lanes, command, future if awaited else None))
+        request = Request(kind, lanes, where, command, future if awaited else None, allowed)
+        if self._here:
+            self._here.append(request)
+        elif not self._away and kind in QUICK and self._ticker.work_s < self._here_below_s:
+            self._here.append(request)
+            loop.call_soon(self._tick_here)
+        else:
+            self._away += 1
+            self._queue.put(request)
         return future
 
     def _failed(self, error: SimserviceError) -> asyncio.Future[Any]:
@@ -200,13 +232,19 @@ class Engine:
                 return NeedsReset(unready.tolist())
         return None
 
+    def _deliver_away(self, done: Sequence[Request]) -> None:
+        """Answers what a tick of the thread has done."""
+        self._away -= len(done)
+        self._deliver(done)
+
     def _deliver(self, done: Sequence[Request]) -> None:
-        """On the event loop: answers what one tick has done."""
+        """Answers what one tick has done."""
         for request in done:
-            self._waiting[request.lanes] -= 1
+            self._waiting[request.where] -= 1
             self._unanswered -= 1
             if request.kind == "release":
                 self._arena.release(request.lanes)
+                self._arena.check()
             future = request.future
             if future is None or future.done():  # a cancelled wait does not undo the work
                 continue
@@ -214,12 +252,20 @@ class Engine:
                 future.set_exception(request.error)
             else:
                 future.set_result(request.result)
-        if not self._unanswered:
-            self._arena.check()
 
-    # ---- the thread ------------------------------------------------------------------------------------------------
+    # ---- ticks -----------------------------------------------------------------------------------------------------
+
+    def _tick_here(self) -> None:
+        """A tick on the event loop: all that has arrived since it was planned."""
+        chosen, self._here = choose(self._here, self.capacity)
+        with torch.inference_mode():
+            self._ticker.do(chosen)
+        self._deliver(chosen)
+        if self._here:
+            asyncio.get_running_loop().call_soon(self._tick_here)
 
     def _run(self, ready: queue.SimpleQueue[BaseException | None]) -> None:
+        """The thread."""
         if self._arena.device.type == "cpu":
             torch.set_num_threads(1)  # small worlds lose an order of magnitude to a second, busy core
         with torch.inference_mode():
@@ -232,7 +278,12 @@ class Engine:
             waiting: list[Request] = []
             while self._collect(waiting):
                 chosen, waiting = choose(waiting, self.capacity)
-                self._tick(chosen)
+                self._ticker.do(chosen)
+                assert self._loop is not None
+                try:
+                    self._loop.call_soon_threadsafe(self._deliver_away, chosen)
+                except RuntimeError:
+                    log.info("the event loop closed with %d requests unanswered", len(chosen))
 
     def _prepare(self) -> None:
         fitting = [size for size in self._buckets if size < self.capacity]
@@ -242,7 +293,7 @@ class Engine:
         runner.start(np.array([self._arena.scratch]))  # a real state, so that padding rows are legal ones
         self._stats.batches.clear()
         self._stats.padded_rows = 0
-        self._episodes = Episodes(runner, self._control)
+        self._ticker = Ticker(runner, self._arena, self._control, self.name)
 
     def _collect(self, waiting: list[Request]) -> bool:
         """Adds all that has arrived, sleeping only when nothing waits; False: stopped and nothing is left."""
@@ -258,58 +309,6 @@ class Engine:
                 return True
             waiting.append(request)
         return True
-
-    def _tick(self, requests: Sequence[Request]) -> None:
-        began = time.perf_counter()
-        steps = [request for request in requests if request.kind == "step"]
-        if steps:
-            self._guarded(steps, partial(self._episodes.step, steps))
-        for request in requests:
-            if request.kind != "step":
-                self._guarded([request], partial(self._alone, request))
-        self._stats.ticks += 1
-        self._stats.tick_seconds.add(time.perf_counter() - began)
-        assert self._loop is not None
-        try:
-            self._loop.call_soon_threadsafe(self._deliver, requests)
-        except RuntimeError:
-            log.info("the event loop closed with %d requests unanswered", len(requests))
-
-    def _guarded(self, requests: Sequence[Request], work: Callable[[], None]) -> None:
-        """Runs work; whatever it raises becomes the answer of these requests, never the end of the thread."""
-        try:
-            work()
-        except SimserviceError as error:
-            for request in requests:
-                request.error = error
-        except Exception as error:
-            log.exception("world %s failed in a tick of %d requests", self.name, len(requests))
-            self._stats.failures += len(requests)
-            for request in requests:
-                request.error = InternalError(
-                    f"world {self.name} failed ({type(error).__name__}); the server's log tells more"
-                )
-
-    def _alone(self, request: Request) -> None:
-        """Requests that share no batch."""
-        if request.kind == "reset":
-            self._episodes.reset(request)
-        elif request.kind == "render":
-            ready = self._control.ready[request.lanes]
-            if not ready.all():
-                raise NeedsReset(np.flatnonzero(~ready).tolist())
-            request.result = self._episodes.runner.picture(request.lanes)
-        elif request.kind == "snapshot":
-            rows = self._arena.gather(self._arena.index(request.lanes))
-            request.result = pack(self.spec, rows, self._control.columns(request.lanes))
-        elif request.kind == "restore":
-            rows, columns = unpack(self.spec, dict(self.world.slots), len(request.lanes), request.command)
-            self._arena.scatter(
-                self._arena.index(request.lanes), {name: row.to(self._arena.device) for name, row in rows.items()}
-            )
-            self._control.write(request.lanes, columns)
-        else:
-            self._arena.clear(request.lanes)
 
 
 def _misshapen(leaves: Leaves, wanted: Sequence[Leaf], lead: tuple[int, ...]) -> InvalidInput | None:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from simservice.engine.batching import Span
 from simservice.engine.control import SAME_STEP, Control
 from simservice.engine.requests import Request
 from simservice.engine.runner import Runner, Stepped, unusable
@@ -32,12 +33,12 @@ class Episodes:
 
     def step(self, requests: Sequence[Request]) -> None:
         """Does steps of disjoint lanes in one batch; a refused one changes nothing."""
-        allowed = [request for request in requests if not self._refused(request)]
+        allowed = [request for request in requests if request.allowed or not self._refused(request)]
         if allowed:
             self._step(allowed)
 
     def _refused(self, request: Request) -> bool:
-        blocked = self.control.blocked(request.lanes)
+        blocked = self.control.blocked(request.where)
         if len(blocked):
             request.error = NeedsReset(blocked.tolist())
         return bool(len(blocked))
@@ -46,18 +47,24 @@ class Episodes:
 
     def _step(self, requests: Sequence[Request]) -> None:
         lanes = _joined([request.lanes for request in requests])
+        where = requests[0].where if len(requests) == 1 else lanes
         action = _joined_leaves([request.step.action for request in requests])
-        resting = self.control.ended[lanes]  # under NEXT_STEP; no other mode steps an ended lane
-        done = self._step_some(lanes, action, ~resting) if resting.any() else self.runner.step(lanes, action)
-        self.stats.lane_steps += len(lanes) - int(resting.sum())
+        ended = self.control.ended[where]  # under NEXT_STEP; no other mode steps an ended lane
+        resting = ended.copy() if ended.any() else None  # a copy: a slice is a view, and the column is written below
+        done = self.runner.step(lanes, where, action) if resting is None else self._step_some(lanes, action, ~resting)
         self.stats.tick_lanes.add(len(lanes))
-        truncated = self._end(lanes, done, resting)
+        truncated = self._end(where, done, resting)
         over = done.terminated | truncated
-        again = over & (self.control.mode[lanes] == SAME_STEP)
-        self.control.ended[lanes] = over & ~again
-        final = {path: array.copy() for path, array in done.observation.items()} if again.any() else None
-        fresh = resting | again
-        unborn = self._begin(lanes, fresh, done.observation) if fresh.any() else None
+        fresh, again, final, unborn = resting, None, None, None
+        if over.any():
+            self._count_ends(done.terminated, truncated)
+            again = over & (self.control.mode[where] == SAME_STEP)
+            self.control.ended[where] = over & ~again
+            if again.any():
+                fresh = again if resting is None else resting | again
+                final = {path: array.copy() for path, array in done.observation.items()}
+        if fresh is not None:
+            unborn = self._begin(lanes, fresh, done.observation)
         self._answer(requests, done, truncated, fresh, again, final, unborn)
 
     def _step_some(self, lanes: Array, action: Leaves, awake: Array) -> Stepped:
@@ -67,7 +74,7 @@ class Episodes:
         whole = Stepped(observation, np.zeros(len(lanes)), np.zeros(len(lanes), dtype=np.bool_), None, None)
         if not awake.any():
             return whole
-        some = self.runner.step(lanes[awake], {path: array[awake] for path, array in action.items()})
+        some = self.runner.step(lanes[awake], lanes[awake], {path: array[awake] for path, array in action.items()})
         for path, array in some.observation.items():
             whole.observation[path][awake] = array
         whole.reward[awake] = some.reward
@@ -80,17 +87,22 @@ class Episodes:
             whole.broken[awake] = some.broken
         return whole
 
-    def _end(self, lanes: Array, done: Stepped, resting: Array) -> Array:
+    def _end(self, where: Span, done: Stepped, resting: Array | None) -> Array:
         """Counts the step and says which lanes were truncated."""
-        elapsed = self.control.elapsed[lanes] + ~resting
-        self.control.elapsed[lanes] = elapsed
+        elapsed = self.control.elapsed[where] + (1 if resting is None else ~resting)
+        self.control.elapsed[where] = elapsed
+        self.stats.lane_steps += len(elapsed) - (0 if resting is None else int(resting.sum()))
         limit = self.spec.max_episode_steps
-        truncated = np.zeros(len(lanes), dtype=np.bool_) if limit is None else (elapsed >= limit) & ~resting
+        truncated = np.zeros(len(elapsed), dtype=np.bool_) if limit is None else elapsed >= limit
+        if resting is not None:
+            truncated &= ~resting
         if done.broken is not None:
             truncated |= done.broken
-        self.stats.episodes_terminated += int(done.terminated.sum())
-        self.stats.episodes_truncated += int((truncated & ~done.terminated).sum())
         return truncated
+
+    def _count_ends(self, terminated: Array, truncated: Array) -> None:
+        self.stats.episodes_terminated += int(terminated.sum())
+        self.stats.episodes_truncated += int((truncated & ~terminated).sum())
 
     def _begin(self, lanes: Array, fresh: Array, observation: Leaves) -> Array | None:
         """Starts episodes in the lanes of `fresh` and writes their observations in; the lanes that cannot start."""
@@ -111,8 +123,8 @@ class Episodes:
         requests: Sequence[Request],
         done: Stepped,
         truncated: Array,
-        fresh: Array,
-        again: Array,
+        fresh: Array | None,
+        again: Array | None,
         final: Leaves | None,
         unborn: Array | None,
     ) -> None:
@@ -123,19 +135,19 @@ class Episodes:
             if unborn is not None and unborn[part].any():
                 request.error = self._no_start()
                 continue
-            ended = final is not None and bool(again[part].any())
+            ended = final is not None and again is not None and bool(again[part].any())
             request.result = StepResult(
                 observation={path: array[part] for path, array in done.observation.items()},
                 reward=done.reward[part],
                 terminated=done.terminated[part],
                 truncated=truncated[part],
                 infos=self._infos(
-                    fresh[part],
+                    None if fresh is None else fresh[part],
                     None if done.uncertainty is None else done.uncertainty[part],
                     None if done.broken is None else done.broken[part],
                 ),
-                final_observation=_where(final, part, again[part]) if ended else None,
-                final=again[part].copy() if ended else None,
+                final_observation=_where(final, part, again) if ended else None,
+                final=again[part].copy() if ended and again is not None else None,
             )
 
     # ---- resets ----------------------------------------------------------------------------------------------------
@@ -175,14 +187,14 @@ class Episodes:
 
     # ---- infos -----------------------------------------------------------------------------------------------------
 
-    def _infos(self, fresh: Array, uncertainty: Array | None, broken: Array | None) -> Infos:
+    def _infos(self, fresh: Array | None, uncertainty: Array | None, broken: Array | None) -> Infos:
         """`trust_horizon` where an episode began, `uncertainty` and `world_error` where a step was asked for."""
         infos: Infos = {}
         if uncertainty is not None:
             present = ~np.isnan(uncertainty)
             if present.any():
                 infos["uncertainty"] = Info(uncertainty, present)
-        if self.spec.trust_horizon_steps is not None and fresh.any():
+        if self.spec.trust_horizon_steps is not None and fresh is not None and fresh.any():
             horizon = np.full(len(fresh), self.spec.trust_horizon_steps, dtype=np.int64)
             infos["trust_horizon"] = Info(horizon, fresh.copy())
         if broken is not None and broken.any():
@@ -203,10 +215,10 @@ def _joined_leaves(parts: Sequence[Leaves]) -> Leaves:
     return {path: np.concatenate([part[path] for part in parts]) for path in parts[0]}
 
 
-def _where(leaves: Leaves | None, part: slice, mask: Array) -> Leaves:
+def _where(leaves: Leaves | None, part: slice, mask: Array | None) -> Leaves:
     """Rows of `part`, zeros where the mask is False."""
-    assert leaves is not None
+    assert leaves is not None and mask is not None
     kept = {path: array[part] for path, array in leaves.items()}
     for array in kept.values():
-        array[~mask] = 0
+        array[~mask[part]] = 0
     return kept

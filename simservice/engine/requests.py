@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from simservice.engine.batching import Span
 from simservice.errors import SimserviceError
 from simservice.sessions.lanes import Reset, Step
 from simservice.types import Array
@@ -19,8 +20,10 @@ class Request:
 
     kind: Kind
     lanes: Array  # (n,) int64
+    where: Span  # the same lanes as an index of host arrays, a slice where they are neighbours
     command: Any  # Step for "step", Reset for "reset", bytes for "restore"; else None
     future: asyncio.Future[Any] | None  # None: nobody waits
+    allowed: bool = False  # nothing waits for these lanes, and they were seen to be in a state to be stepped
     result: Any = field(default=None)
     error: SimserviceError | None = field(default=None)
 

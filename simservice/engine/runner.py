@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from simservice.engine.arena import Arena
-from simservice.engine.batching import cut, pad
+from simservice.engine.batching import Span, cut, pad, piece
 from simservice.engine.control import Control
 from simservice.engine.stats import EngineStats
 from simservice.types import Array, Leaves, leaves_of
@@ -50,9 +50,13 @@ class Runner:
         self.action_leaves = leaves_of(world.spec.action_space, "action")
         self._uncertain = "uncertainty" in world.spec.capabilities
 
-    def step(self, lanes: Array, action: Leaves) -> Stepped:
+    def step(self, lanes: Array, where: Span, action: Leaves) -> Stepped:
         """One step of every lane. Where the world's answer is not finite the lane stays in its state."""
-        return _join_steps([self._step(lanes[a:b], _rows(action, a, b), n) for a, b, n in self._cut(len(lanes))])
+        parts = [
+            self._step(lanes[a:b], piece(where, a, b), _rows(action, a, b), size)
+            for a, b, size in self._cut(len(lanes))
+        ]
+        return _join_steps(parts)
 
     def start(self, lanes: Array) -> Started:
         """First states from the world's own starts."""
@@ -91,12 +95,12 @@ class Runner:
 
     # ---- one padded call ---------------------------------------------------------------------------------------------
 
-    def _step(self, lanes: Array, action: Leaves, size: int) -> Stepped:
+    def _step(self, lanes: Array, where: Span, action: Leaves, size: int) -> Stepped:
         count = len(lanes)
         index, draws = self._draws(lanes, size, "step")
         before = self.arena.gather(index)
         after, out = self.world.step(before, self._fill(action, size), draws)
-        self.control.counter[lanes] += 1
+        self.control.counter[where] += 1
         observation = _host(self.world.emit(after), count)
         reward = out.reward[:count].cpu().numpy().astype(np.float64)
         terminated = out.terminated[:count].cpu().numpy()

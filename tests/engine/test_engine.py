@@ -17,6 +17,12 @@ from simservice.sessions.lanes import Reset, Step
 NOISY = ToyConfig(noise=0.1, growth=0.95)
 
 
+@pytest.fixture(params=[0.0, 10.0], ids=["on the thread", "on the event loop"], autouse=True)
+def where_ticks_run(request, monkeypatch):
+    """Every test holds for both."""
+    monkeypatch.setattr("simservice.engine.engine.HERE_BELOW_S", request.param)
+
+
 def run(scenario, *, spec=None, config=NOISY, capacity=256, world=None, **arguments):
     """Runs a coroutine function with a started engine."""
 
@@ -135,7 +141,7 @@ def test_all_that_arrived_while_a_tick_ran_joins_the_next():
         assert after.lane_steps - before.lane_steps == 20
         assert after.batches[16] - before.batches[16] == 2
 
-    run(scenario, world=world)
+    run(scenario, world=world, here_below_s=0.0)
 
 
 def test_requests_for_the_same_lanes_are_done_in_their_order():

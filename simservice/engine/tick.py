@@ -1,0 +1,86 @@
+"""Does one tick: the requests chosen for it, each answered by a result or an error. Knows no thread, no event loop."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+
+from simservice.engine.arena import Arena
+from simservice.engine.control import Control
+from simservice.engine.episodes import Episodes
+from simservice.engine.requests import Request
+from simservice.engine.runner import Runner
+from simservice.engine.snapshot import pack, unpack
+from simservice.errors import InternalError, NeedsReset, SimserviceError
+
+log = logging.getLogger(__name__)
+
+RECENT = 0.2  # weight of the newest tick in the running mean
+
+
+class Ticker:
+    """Ticks over one world's lanes. Whoever calls do() alone touches rows and control columns until it returns."""
+
+    def __init__(self, runner: Runner, arena: Arena, control: Control, name: str) -> None:
+        self.name = name
+        self.work_s = 0.0  # processor time a tick took lately: what others on the machine do is left out
+        self._runner = runner
+        self._arena = arena
+        self._control = control
+        self._stats = runner.stats
+        self._episodes = Episodes(runner, control)
+
+    def do(self, requests: Sequence[Request]) -> None:
+        """All of them, whose lanes are disjoint: steps in one batch, the others one by one."""
+        began, worked = time.perf_counter(), time.thread_time()
+        steps = [request for request in requests if request.kind == "step"]
+        if steps:
+            self._guarded(steps, partial(self._episodes.step, steps))
+        if len(steps) < len(requests):
+            for request in requests:
+                if request.kind != "step":
+                    self._guarded([request], partial(self._alone, request))
+        self.work_s += RECENT * (time.thread_time() - worked - self.work_s)
+        self._stats.ticks += 1
+        self._stats.tick_seconds.add(time.perf_counter() - began)
+
+    def _guarded(self, requests: Sequence[Request], work: Callable[[], None]) -> None:
+        """Runs work; whatever it raises becomes the answer of these requests, never the end of the engine."""
+        try:
+            work()
+        except SimserviceError as error:
+            for request in requests:
+                request.error = error
+        except Exception as error:
+            log.exception("world %s failed in a tick of %d requests", self.name, len(requests))
+            self._stats.failures += len(requests)
+            for request in requests:
+                request.error = InternalError(
+                    f"world {self.name} failed ({type(error).__name__}); the server's log tells more"
+                )
+
+    def _alone(self, request: Request) -> None:
+        """Requests that share no batch."""
+        lanes = request.lanes
+        if request.kind == "reset":
+            self._episodes.reset(request)
+        elif request.kind == "render":
+            ready = self._control.ready[lanes]
+            if not ready.all():
+                raise NeedsReset(np.flatnonzero(~ready).tolist())
+            request.result = self._runner.picture(lanes)
+        elif request.kind == "snapshot":
+            rows = self._arena.gather(self._arena.index(lanes))
+            request.result = pack(self._runner.world.spec, rows, self._control.columns(lanes))
+        elif request.kind == "restore":
+            world = self._runner.world
+            rows, columns = unpack(world.spec, dict(world.slots), len(lanes), request.command)
+            here = {name: row.to(self._arena.device) for name, row in rows.items()}
+            self._arena.scatter(self._arena.index(lanes), here)
+            self._control.write(lanes, columns)
+        else:
+            self._arena.clear(lanes)
