@@ -51,8 +51,7 @@ def save(world: World, folder: str | Path, *, provenance: Provenance) -> str:
     of one. A folder that holds something else than a world is left alone: InvalidInput.
     """
     folder = Path(folder).absolute()
-    if folder.exists() and not (folder / DESCRIPTION).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InvalidInput("folder", f"{folder} exists and is not a world; choose another or remove it")
+    check_target(folder)
     contents = {WEIGHTS: _packed(world.weights()), STARTS: _packed(world.starts())}
     description = _description(world, contents, provenance)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -65,6 +64,12 @@ def save(world: World, folder: str | Path, *, provenance: Provenance) -> str:
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return str(description["version"])
+
+
+def check_target(folder: Path) -> None:
+    """Raises InvalidInput if save would refuse the folder: to be asked before the work is done."""
+    if folder.exists() and not (folder / DESCRIPTION).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InvalidInput("folder", f"{folder} exists and is not a world; choose another or remove it")
 
 
 def load(folder: str | Path, device: torch.device | str = "cpu") -> Loaded:

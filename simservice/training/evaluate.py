@@ -1,0 +1,269 @@
+"""Measures a world on recorded episodes it has not seen, beside persistence and a linear model. Changes nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from simservice.data.episodes import Dataset
+from simservice.errors import InvalidInput
+from simservice.fidelity.states import TAU, horizon_error_curve, trust_horizon
+from simservice.fidelity.traces import Traces, hold, matrix
+from simservice.training.loader import HELD_OUT_SHARE, split
+from simservice.types import Array, Context, Episode, Provenance
+from simservice.worlds import registry
+from simservice.worlds.rollout import Rollout, imagine
+from simservice.worlds.world import World
+
+HORIZONS = (1, 5, 10, 25, 50)
+COPIES = 5  # of every window, each with luck of its own; the forecast is their mean
+MAX_WINDOWS = 200
+MAX_TRANSITIONS = 4096
+_NOTHING = float("nan")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KStepError:
+    """NRMSE of the forecast k steps ahead: root mean square over features, each relative to its spread in the data."""
+
+    world: float
+    persistence: float  # "nothing will change"
+    linear: float  # NaN where no linear model takes these spaces
+    windows: int  # how many were alive k steps ahead
+
+
+@dataclass(frozen=True, kw_only=True)
+class TerminationScore:
+    """How well the probability of termination tells true ends from all other steps (time limits are no ends)."""
+
+    base_rate: float
+    precision: float  # at a probability above one half; NaN if it never is
+    recall: float  # NaN without an end in the data
+    average_precision: float
+    calibration_error: float  # expected, over 10 bins
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What a world is worth on episodes it has not seen."""
+
+    episodes: int
+    steps: int
+    errors: Mapping[int, KStepError]
+    reward_r2: float  # NaN for a reward that never varies
+    reward_rmse: float
+    termination: TerminationScore
+    uncertainty_rank_correlation: float  # Spearman's, with the true one-step error
+    trust_horizon_steps: int | None  # None: too few episodes to say
+
+    def figures(self) -> dict[str, object]:
+        """JSON values for provenance."""
+        known = {str(k): error.world for k, error in self.errors.items() if math.isfinite(error.world)}
+        head = {"reward_r2": self.reward_r2, "reward_rmse": self.reward_rmse}
+        ends = {f"termination_{name}": value for name, value in vars(self.termination).items()}
+        numbers = {name: value for name, value in {**head, **ends}.items() if math.isfinite(value)}
+        return {
+            "k_step_nrmse": known,
+            "trust_horizon_steps": self.trust_horizon_steps,
+            "trust_tau": TAU,
+            "held_out_episodes": self.episodes,
+            "held_out_steps": self.steps,
+            **numbers,
+        }
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Starts in recorded episodes and what followed, up to `horizon` steps: the reality a forecast is held against."""
+
+    context: Context
+    action: dict[str, Array]  # (N, H, ...)
+    truth: Array  # (N, H + 1, D) float64; after a window's end the last row again
+    reward: Array  # (N, H)
+    terminated: Array  # (N, H) bool
+    truncated: Array  # (N, H) bool
+    valid: Array  # (N, H) bool
+    unit: Array  # (N,) which episode
+
+    def __len__(self) -> int:
+        return len(self.unit)
+
+
+def cut_windows(episodes: Sequence[Episode], horizon: int, limit: int) -> Windows:
+    """At most `limit` windows, their starts evenly spread over all steps."""
+    starts = [(unit, step) for unit, episode in enumerate(episodes) for step in range(len(episode))]
+    chosen = [
+        starts[i] for i in np.unique(np.linspace(0, len(starts) - 1, min(limit, len(starts))).round().astype(int))
+    ]
+    unit = np.array([unit for unit, _ in chosen])
+    first = np.array([step for _, step in chosen])
+    last = np.array([len(episodes[i]) for i in unit])[:, None]  # of the observations; one more than the last action
+    row = np.minimum(first[:, None] + np.arange(horizon + 1), last)
+    step = np.minimum(first[:, None] + np.arange(horizon), last - 1)
+    valid = first[:, None] + np.arange(horizon) < last
+    ending = valid & (step == last - 1)
+    observation = {
+        path: np.stack([episodes[i].observation[path][rows] for i, rows in zip(unit, row, strict=True)])
+        for path in episodes[0].observation
+    }
+    return Windows(
+        context=Context({path: rows[:, :1] for path, rows in observation.items()}, {}),
+        action={
+            path: np.stack([episodes[i].action[path][steps] for i, steps in zip(unit, step, strict=True)])
+            for path in episodes[0].action
+        },
+        truth=matrix(observation, 2),
+        reward=np.stack([episodes[i].reward[steps] for i, steps in zip(unit, step, strict=True)]),
+        terminated=ending & np.array([episodes[i].terminated for i in unit])[:, None],
+        truncated=ending & np.array([episodes[i].truncated for i in unit])[:, None],
+        valid=valid,
+        unit=unit,
+    )
+
+
+def forecast(world: World, windows: Windows, copies: int = COPIES) -> tuple[Array, Rollout]:
+    """The mean forecast (N, H + 1, D) of the observations over several copies of each window, and all copies."""
+
+    def repeated(values: Mapping[str, Array]) -> dict[str, Array]:
+        return {path: np.repeat(value, copies, axis=0) for path, value in values.items()}
+
+    context = Context(repeated(windows.context.observation), {})
+    rollout = imagine(world, repeated(windows.action), context=context)
+    imagined = matrix(rollout.observation, 2)
+    return imagined.reshape(len(windows), copies, *imagined.shape[1:]).mean(axis=1), rollout
+
+
+def spread(episodes: Sequence[Episode]) -> Array:
+    """(D,) standard deviation of every observation feature over the episodes; 1 where it never varies."""
+    deviation: Array = np.concatenate([matrix(episode.observation, 1) for episode in episodes]).std(axis=0)
+    return np.where(deviation > 1e-9, deviation, 1.0)
+
+
+def nrmse(forecasts: Array, windows: Windows, scale: Array) -> Array:
+    """(H,) error at every lead over the windows alive there; NaN where none is."""
+    squared = (((forecasts - windows.truth) / scale)[:, 1:] ** 2).mean(axis=-1)
+    alive = windows.valid.sum(axis=0)
+    total = np.where(windows.valid, squared, 0.0).sum(axis=0)
+    return np.sqrt(np.where(alive > 0, total / np.maximum(alive, 1), np.nan))
+
+
+def open_loop_score(world: World, windows: Windows, scale: Array, copies: int = 3) -> float:
+    """One number to stop training by: the geometric mean of the errors 1 ... H steps ahead, lower is better."""
+    errors = nrmse(forecast(world, windows, copies)[0], windows, scale)
+    known = errors[np.isfinite(errors)]
+    return float(np.exp(np.log(np.maximum(known, 1e-12)).mean())) if len(known) else math.inf
+
+
+def evaluate(world: World, episodes: Sequence[Episode], training: Sequence[Episode]) -> Evaluation:
+    """Holds the world against episodes it has not seen, nor the linear model, which is fitted on `training`."""
+    windows = cut_windows(episodes, max(HORIZONS), MAX_WINDOWS)
+    scale = spread([*training, *episodes])
+    forecasts, rollout = forecast(world, windows)
+    still = np.broadcast_to(windows.truth[:, :1], windows.truth.shape)
+    columns = {
+        "world": nrmse(forecasts, windows, scale),
+        "persistence": nrmse(still, windows, scale),
+        "linear": _linear_errors(world, windows, training, scale),
+    }
+    alive = windows.valid.sum(axis=0)
+    errors = {
+        k: KStepError(**{name: float(column[k - 1]) for name, column in columns.items()}, windows=int(alive[k - 1]))
+        for k in HORIZONS
+    }
+    steps = cut_windows(episodes, 1, MAX_TRANSITIONS)
+    predicted, ahead = forecast(world, steps, copies=1)
+    missed = np.sqrt((((predicted - steps.truth) / scale)[:, 1] ** 2).mean(axis=-1))
+    reward_r2, reward_rmse = _reward_fit(steps.reward[:, 0], ahead.reward[:, 0])
+    return Evaluation(
+        episodes=len(episodes),
+        steps=sum(len(episode) for episode in episodes),
+        errors=errors,
+        reward_r2=reward_r2,
+        reward_rmse=reward_rmse,
+        termination=termination_score(steps.terminated[:, 0], ahead.termination_probability[:, 0]),
+        uncertainty_rank_correlation=_rank_correlation(ahead.uncertainty[:, 0], missed),
+        trust_horizon_steps=_trust(windows, rollout),
+    )
+
+
+def evaluate_on(world: World, provenance: Provenance, dataset: Dataset) -> Evaluation:
+    """Evaluates on a dataset: its held-out part if the world was trained on it, else half of its episodes.
+
+    Raises InvalidInput if its spaces are not the world's.
+    """
+    for name in ("observation_space", "action_space"):
+        found, wanted = getattr(dataset, name), getattr(world.spec, name)
+        if found != wanted:
+            raise InvalidInput("dataset", f"its {name} {found} is not the world's {wanted}")
+    trained_on_it = dataset.hash == provenance.dataset_hash
+    training, held_out = split(dataset.episodes, HELD_OUT_SHARE if trained_on_it else 0.5)
+    return evaluate(world, held_out, training)
+
+
+def _linear_errors(world: World, windows: Windows, training: Sequence[Episode], scale: Array) -> Array:
+    try:
+        linear = registry.create("linear", world.spec)
+    except InvalidInput:
+        return np.full(windows.valid.shape[1], np.nan)
+    linear.prepare(training)
+    return nrmse(forecast(linear, windows)[0], windows, scale)
+
+
+def _reward_fit(true: Array, predicted: Array) -> tuple[float, float]:
+    squared = float(((predicted - true) ** 2).mean())
+    variance = float(true.var())
+    return (1 - squared / variance if variance > 1e-12 else _NOTHING), math.sqrt(squared)
+
+
+def termination_score(true: Array, probability: Array) -> TerminationScore:
+    """Scores probabilities (N,) against true ends (N,) bool."""
+    said = probability > 0.5
+    hits, ends = int((said & true).sum()), int(true.sum())
+    order = np.argsort(-probability, kind="stable")
+    found = np.cumsum(true[order])
+    average = float((found / np.arange(1, len(true) + 1))[true[order]].mean()) if ends else _NOTHING
+    bins = np.minimum((probability * 10).astype(int), 9)
+    gaps = np.bincount(bins, weights=probability - true, minlength=10)
+    return TerminationScore(
+        base_rate=ends / len(true),
+        precision=hits / int(said.sum()) if said.any() else _NOTHING,
+        recall=hits / ends if ends else _NOTHING,
+        average_precision=average,
+        calibration_error=float(np.abs(gaps).sum() / len(true)),
+    )
+
+
+def _rank_correlation(left: Array, right: Array) -> float:
+    if len(left) < 3 or not np.isfinite(left).all() or np.ptp(left) == 0 or np.ptp(right) == 0:
+        return _NOTHING
+    ranks = [np.argsort(np.argsort(values, kind="stable"), kind="stable") for values in (left, right)]
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+
+
+def _trust(windows: Windows, rollout: Rollout) -> int | None:
+    """The trust horizon on these windows; a copy that ended stands still from there on."""
+    copies = len(rollout.reward) // len(windows)
+    held = hold(matrix(rollout.observation, 2), rollout.alive)
+    mean = held.reshape(len(windows), copies, *held.shape[1:]).mean(axis=1)
+    reality = Traces(
+        observation=windows.truth,
+        reward=windows.reward,
+        terminated=windows.terminated,
+        truncated=windows.truncated,
+        valid=windows.valid,
+        unit=windows.unit,
+    )
+    nothing = np.zeros(windows.valid.shape, dtype=bool)
+    dream = Traces(
+        observation=mean,
+        reward=np.zeros_like(windows.reward),
+        terminated=nothing,
+        truncated=nothing,
+        valid=~nothing,
+        unit=windows.unit,
+    )
+    curve = horizon_error_curve(reality, dream)
+    return None if np.isnan(curve.error[0]) else trust_horizon(curve)
