@@ -30,7 +30,7 @@ def space_to_json(space: gym.Space[Any], where: str) -> dict[str, Any]:
             "dtype": np.dtype(space.dtype).name,
         }
     if isinstance(space, spaces.MultiBinary):
-        return {"kind": "MultiBinary", "shape": list(space.shape)}
+        return {"kind": "MultiBinary", "n": space.n if isinstance(space.n, int) else [int(n) for n in space.n]}
     if isinstance(space, spaces.Box):
         return {
             "kind": "Box",
@@ -50,7 +50,7 @@ def space_from_json(value: dict[str, Any]) -> gym.Space[Any]:
     if kind == "Tuple":
         return spaces.Tuple([space_from_json(child) for child in value["spaces"]])
     if kind == "MultiBinary":
-        return spaces.MultiBinary(value["shape"])
+        return spaces.MultiBinary(value["n"])
     dtype = np.dtype(value["dtype"])
     if kind == "Discrete":
         return spaces.Discrete(value["n"], start=value["start"], dtype=dtype.type)

@@ -132,7 +132,7 @@ class Oracle(World):
         self._limit = min(limits)
         self._live = _Live(config)
         self._painter: Environment | None = None
-        environment = make(config)
+        environment = self._live.any()
         self._live.free(environment)
         for name in ("observation_space", "action_space"):
             if getattr(environment, name) != getattr(spec, name):

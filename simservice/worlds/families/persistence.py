@@ -58,9 +58,9 @@ class Persistence(World):
 
     def step(self, state: Tensors, action: Tensors, draws: Tensors) -> tuple[Tensors, StepOut]:
         uniform = draws["termination"]
-        probability = self.termination_rate + torch.zeros_like(uniform)
+        probability = self.termination_rate.expand(uniform.shape[0]).clone()
         out = StepOut(
-            reward=self.reward_mean + torch.zeros_like(uniform),
+            reward=self.reward_mean.expand(uniform.shape[0]).clone(),
             terminated=probability > uniform,
             termination_probability=probability,
             uncertainty=torch.full_like(uniform, torch.nan),
