@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +16,10 @@ from simservice.errors import InvalidInput
 from simservice.protocol import ragged
 from simservice.protocol.v1 import service_pb2 as pb
 from simservice.types import Array, Leaf, Leaves, from_leaves, leaves_of, to_leaves
+
+
+LITTLE = sys.byteorder == "little"
+"""The wire is little-endian; nearly every machine is, and then bytes are taken as they are."""
 
 
 def encode_leaves(
@@ -37,7 +42,7 @@ def conform(leaf: Leaf, value: Any, lead: tuple[int, ...] | None) -> Array:
         raise InvalidInput(leaf.path, f"shape {array.shape} was given, {expected} is expected")
     if array.dtype is not leaf.dtype and array.dtype != leaf.dtype:
         array = _cast(leaf, array)
-    return array.astype(leaf.dtype.newbyteorder("<"), copy=False)
+    return array if LITTLE else array.astype(leaf.dtype.newbyteorder("<"))
 
 
 def decode_leaves(spec: tuple[Leaf, ...], message: pb.Values, lead: tuple[int, ...], *, check: bool = True) -> Leaves:
@@ -134,17 +139,17 @@ def _decode_leaf(leaf: Leaf, raw: bytes, lead: tuple[int, ...]) -> Array:
         return np.zeros(shape, leaf.dtype)
     if leaf.dtype.kind == "b":
         return decode_mask(raw, math.prod(shape), leaf.path).reshape(shape)
-    return np.frombuffer(raw, leaf.dtype.newbyteorder("<")).astype(leaf.dtype).reshape(shape)
+    array = np.frombuffer(raw, leaf.dtype).reshape(shape).copy()
+    return array if LITTLE else array.byteswap(inplace=True)
 
 
 def decode_mask(raw: bytes, count: int, field: str) -> Array:
     """A writable bool array of `count` entries from one byte each, 0 or 1."""
     if len(raw) != count:
         raise InvalidInput(field, f"{len(raw)} bytes were sent, {count} are expected")
-    found = np.frombuffer(raw, np.uint8) if raw else np.zeros(0, np.uint8)
-    if found.size and found.max() > 1:
+    if raw.translate(None, b"\x00\x01"):
         raise InvalidInput(field, "a truth value is one byte, 0 or 1")
-    return found.astype(bool)
+    return np.frombuffer(raw, np.bool_).copy() if raw else np.zeros(0, np.bool_)
 
 
 def _inside(space: gym.Space[Any], array: Array) -> bool:
