@@ -17,7 +17,6 @@ from simservice.protocol import ragged
 from simservice.protocol.v1 import service_pb2 as pb
 from simservice.types import Array, Leaf, Leaves, from_leaves, leaves_of, to_leaves
 
-
 LITTLE = sys.byteorder == "little"
 """The wire is little-endian; nearly every machine is, and then bytes are taken as they are."""
 
