@@ -19,7 +19,7 @@ class ServedVecEnv(VecEnv):
 
     def __init__(self, address: str, world: str, num_envs: int) -> None:
         self.envs = gym.make_vec(
-            "simservice/World-v0",
+            "simservice.client:simservice/World-v0",
             num_envs=num_envs,
             vectorization_mode="vector_entry_point",
             address=address,

@@ -21,7 +21,7 @@ def main() -> None:
     args = parser.parse_args()
 
     envs = gym.make_vec(
-        "simservice/World-v0",
+        "simservice.client:simservice/World-v0",
         num_envs=args.num_envs,
         vectorization_mode="vector_entry_point",
         address=args.address,

@@ -291,7 +291,7 @@ def test_a_command_that_fails_says_so_in_one_line_and_ends_with_two(
 def test_gymnasium_finds_the_environment_and_hands_the_message_on(place: Place):
     with pytest.raises(UnknownWorld, match="did you mean 'toy'"):
         gym.make_vec(
-            "simservice/World-v0",
+            "simservice.client:simservice/World-v0",
             num_envs=2,
             vectorization_mode="vector_entry_point",
             address=place.address,

@@ -154,7 +154,7 @@ class LocalServer:
     """A LocalService in a background thread with an event loop of its own.
 
     with LocalServer(["runs/cartpole"]) as server:
-        env = gym.make("simservice/World-v0", address=server.address, world="cartpole")
+        env = gym.make("simservice.client:simservice/World-v0", address=server.address, world="cartpole")
     """
 
     def __init__(
