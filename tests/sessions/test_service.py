@@ -541,6 +541,23 @@ def test_every_kept_answer_survives_a_failover_wherever_the_snapshot_stands(last
 
 
 @served
+async def test_a_snapshot_that_cannot_be_stored_costs_no_step():
+    class WithoutSnapshots(MemoryStore):
+        async def snapshot(self, token, epoch, sequence, data):
+            raise StoreUnavailable(self.address)
+
+    store = WithoutSnapshots()
+    first, second = (Replica(store, snapshot_every_steps=8, replies_kept=2) for _ in range(2))
+    session = await first.begin()
+    await first.steps(session, 2, 50)
+    assert first.service.stats().snapshots == 0
+    resumed = await second.service.resume(session.token)
+    assert same(await second.step(resumed, 51), (await undisturbed(51))[-1])
+    for replica in (first, second):
+        await replica.service.stop()
+
+
+@served
 async def test_an_interval_shorter_than_the_kept_replies_still_stores_snapshots():
     store = MemoryStore()
     replica = Replica(store, snapshot_every_steps=1, replies_kept=4)
