@@ -14,6 +14,7 @@ from simservice.errors import SimserviceError, StoreUnavailable
 from simservice.protocol.messages import Limits, WorldContract, encode_world
 from simservice.serving.commands import CommandCodec
 from simservice.serving.facade import Hosted
+from simservice.serving.renderers import with_pictures
 from simservice.sessions.memory_store import MemoryStore
 from simservice.sessions.redis_store import RedisStore
 from simservice.sessions.service import SessionConfig, SessionService
@@ -55,7 +56,7 @@ def build_replica(folder: str | Path, store: SessionStore, config: ReplicaConfig
     """A replica of the world in a checkpoint folder; nothing runs before its start()."""
     config = config or ReplicaConfig()
     loaded = checkpoint.load(folder, device=config.device)
-    return Replica(loaded.world, loaded.provenance, store, config)
+    return Replica(with_pictures(loaded.world, loaded.provenance), loaded.provenance, store, config)
 
 
 class Replica:
