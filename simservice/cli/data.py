@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from simservice import __version__
-from simservice.cli.options import Arguments, Root, Seed, Settings, load_policy
-from simservice.cli.screen import bar, console, next_step
+from simservice.cli.options import Arguments, Root, Seed, Settings, load_policy, pick_device
+from simservice.cli.screen import bar, console, figure, next_step, shares, spinner
+
+if TYPE_CHECKING:
+    from simservice.training.evaluate import Evaluation
 
 
 def collect(
@@ -77,3 +81,111 @@ def collect(
 def _short(env_id: str) -> str:
     """CartPole-v1: cartpole."""
     return env_id.rpartition("/")[2].rpartition(":")[2].partition("-v")[0].lower()
+
+
+def train(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Id or folder of a Minari dataset.")],
+    family: Annotated[
+        str, typer.Option(help="Kind of world: ensemble; or a control: persistence, linear.")
+    ] = "ensemble",
+    out: Annotated[Path | None, typer.Option(help="Folder of the world (default: runs/ENV).")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the world (default: that of its folder).")] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("--option", "-o", metavar="NAME=VALUE", help="A setting of the family.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with settings of the family.")] = None,
+    warm_start: Annotated[Path | None, typer.Option(help="Folder of an earlier world to go on from.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted training of this folder.")
+    ] = False,
+    patience: Annotated[int, typer.Option(min=1, help="Evaluations without progress before a phase ends.")] = 6,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1, help="Processor threads; one is reproducible byte for byte.")] = 1,
+    seed: Seed = 0,
+    root: Root = None,
+) -> None:
+    """Train a world on a dataset and write its folder; some episodes are held out to measure it."""
+    import torch
+
+    from simservice.config import parse_overrides, read_toml
+    from simservice.data.minari import load_dataset
+    from simservice.training.trainer import TrainConfig
+    from simservice.training.trainer import train as learn
+
+    torch.set_num_threads(threads)
+    recorded = load_dataset(dataset, root)
+    folder = out or Path("runs") / _short(recorded.env_id or "world")
+    settings = TrainConfig(
+        seed=seed,
+        name=name,
+        overrides={**(read_toml(config) if config is not None else {}), **parse_overrides(option or [])},
+        warm_start=warm_start,
+        resume=resume,
+        patience=patience,
+        device=pick_device(device),
+    )
+    try:
+        with shares() as progress:
+            summary = learn(recorded, family, folder, config=settings, progress=progress)
+    except KeyboardInterrupt:
+        console(error=True).print("interrupted; the same command with --resume goes on from here", style="dim")
+        raise
+    screen = console()
+    screen.print(
+        f"[bold]{summary.name}@{summary.version}[/bold], {summary.family}, from {summary.real_steps} real steps "
+        f"({summary.training_steps} to learn from, {summary.held_out_steps} held out): "
+        f"{summary.updates} updates, {summary.seconds:.1f} s",
+        highlight=False,
+    )
+    show_evaluation(summary.evaluation)
+    next_step(f"simservice serve {folder} --local")
+
+
+def evaluate(
+    world: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that `simservice train` wrote.")],
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Id or folder of a Minari dataset.")],
+    out: Annotated[Path | None, typer.Option(help="Write the figures there as JSON.")] = None,
+    root: Root = None,
+) -> None:
+    """Measure a trained world on recorded episodes: open-loop error beside persistence and a linear model."""
+    import torch
+
+    from simservice.data.minari import load_dataset
+    from simservice.training.evaluate import evaluate_on
+    from simservice.worlds import checkpoint
+
+    torch.set_num_threads(1)
+    loaded = checkpoint.load(world)
+    recorded = load_dataset(dataset, root)
+    with spinner() as tell:
+        tell("imagining what was recorded")
+        evaluation = evaluate_on(loaded.world, loaded.provenance, recorded)
+    own = recorded.hash == loaded.provenance.dataset_hash
+    which = "held out of its training" if own else "half of the dataset; the linear model is fitted on the other half"
+    console().print(
+        f"[bold]{loaded.world.spec.full_name}[/bold] on {evaluation.episodes} episodes of {dataset} ({which})",
+        highlight=False,
+    )
+    show_evaluation(evaluation)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps({"world": loaded.world.spec.full_name, **evaluation.figures()}, indent=2) + "\n")
+
+
+def show_evaluation(evaluation: Evaluation) -> None:
+    """The figures of a world on recorded episodes, on one screen."""
+    from rich.table import Table
+
+    screen = console()
+    errors = Table("steps ahead", *map(str, evaluation.errors), box=None, pad_edge=False)
+    for words, column in (("this world", "world"), ("nothing changes", "persistence"), ("linear model", "linear")):
+        errors.add_row(words, *(figure(getattr(error, column)) for error in evaluation.errors.values()))
+    errors.add_row("starts alive then", *(str(error.windows) for error in evaluation.errors.values()))
+    screen.print(errors)
+    end, trusted = evaluation.termination, evaluation.trust_horizon_steps
+    screen.print(
+        f"reward R² {figure(evaluation.reward_r2)} (error {figure(evaluation.reward_rmse)}), termination precision "
+        f"{figure(end.precision)} and recall {figure(end.recall)} ({100 * end.base_rate:.1f} % of steps end), "
+        f"trust horizon [bold]{'unknown' if trusted is None else f'{trusted} steps'}[/bold]",
+        highlight=False,
+    )

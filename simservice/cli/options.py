@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from simservice.errors import ConfigError
+
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")]
 Root = Annotated[
     Path | None, typer.Option(help="Folder of the datasets (default: MINARI_DATASETS_PATH or ~/.minari/datasets)")
@@ -28,3 +30,14 @@ def load_policy(path: str | Path, seed: int, *, greedy: bool) -> Any:
 
     loaded = load(path)
     return loaded.greedy() if greedy else loaded.sampled(seed)
+
+
+def pick_device(device: str) -> str:
+    """cpu or cuda; `auto` is cuda where there is one."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"--device is auto, cpu or cuda, found {device!r}", key="device")
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda was asked for, but no CUDA device can be used here", key="device")
+    return device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")

@@ -46,6 +46,17 @@ def bar(words: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 @contextlib.contextmanager
+def shares() -> Iterator[Callable[[str, float], None]]:
+    """A progress bar on stderr; what is yielded sets its words and the share of 1 that is done."""
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    columns = (BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console(error=True), transient=True) as progress:
+        task = progress.add_task("", total=1.0)
+        yield lambda words, share: progress.update(task, description=words, completed=share)
+
+
+@contextlib.contextmanager
 def spinner() -> Iterator[Callable[[str], None]]:
     """A moving line on stderr; what is yielded changes its words."""
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from simservice.cli.options import Address
+from simservice.cli.options import Address, pick_device
 from simservice.cli.screen import console, spinner
 from simservice.errors import ConfigError
 
@@ -75,15 +75,15 @@ def worlds(address: Address = "127.0.0.1:50051") -> None:
 def _serve_local(
     folders: list[Path], host: str, port: int, device: str, store_url: str | None, metrics_port: int | None
 ) -> None:
-    import torch
-
     from simservice.serving.local import LocalConfig, LocalService, serve_local
     from simservice.serving.wiring import ReplicaConfig
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     config = LocalConfig(
-        host=host, port=port, store_url=store_url, metrics_port=metrics_port, replica=ReplicaConfig(device=device)
+        host=host,
+        port=port,
+        store_url=store_url,
+        metrics_port=metrics_port,
+        replica=ReplicaConfig(device=pick_device(device)),
     )
 
     def ready(service: LocalService) -> None:
@@ -123,8 +123,9 @@ def _show(names: list[str], address: str, metrics: Sequence[str]) -> None:
         screen.print(f"metrics at {', '.join(metrics)}", highlight=False)
     world = names[0].partition("@")[0]
     screen.print(
-        f'in Python: gym.make_vec("simservice/World-v0", num_envs=64, address="{address}", world="{world}",\n'
-        '                        vectorization_mode="vector_entry_point")\nCtrl-C ends it',
+        'in Python: gym.make_vec("simservice.client:simservice/World-v0", num_envs=64,\n'
+        f'                        vectorization_mode="vector_entry_point", address="{address}", world="{world}")\n'
+        "Ctrl-C ends it",
         style="dim",
         highlight=False,
     )

@@ -31,11 +31,12 @@ OWN_KEY = "simservice"  # our part of Minari's metadata.json
 
 
 def datasets_root(root: str | Path | None = None) -> Path:
-    """Where datasets lie: `root`, else MINARI_DATASETS_PATH, else ~/.minari/datasets, as Minari has it."""
-    if root is not None:
-        return Path(root)
-    named = os.environ.get("MINARI_DATASETS_PATH")
-    return Path(named) if named else Path.home() / ".minari" / "datasets"
+    """Where datasets lie: `root`, else MINARI_DATASETS_PATH, else ~/.minari/datasets, as Minari has it.
+
+    Always an absolute path: Minari joins a relative one to itself when it measures a dataset's size.
+    """
+    named = root if root is not None else os.environ.get("MINARI_DATASETS_PATH")
+    return Path(named).absolute() if named else Path.home() / ".minari" / "datasets"
 
 
 def default_dataset_id(env_id: str, policy_name: str, root: str | Path | None = None) -> str:

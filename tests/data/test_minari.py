@@ -58,6 +58,12 @@ def test_a_folder_is_as_good_as_an_id(saved, tmp_path):
     assert load_dataset(str(tmp_path / ID / "data")).hash == saved.hash
 
 
+def test_a_relative_root_is_as_good(episodes, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_dataset(episodes, ID, env_id="CartPole-v1", root="here")
+    assert list_datasets(tmp_path / "here") == list_datasets("here") == [ID]
+
+
 def test_minari_reads_our_datasets(saved, episodes, tmp_path, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     theirs = minari.load_dataset(ID)
