@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete
 from gymnasium.utils.env_checker import check_env
+from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
 
 import simservice.client  # noqa: F401  (registers the environment)
 from simservice.errors import InvalidInput, NeedsReset, SessionClosed, UnknownWorld
@@ -32,6 +33,12 @@ def test_gymnasiums_own_checker_has_nothing_to_say(make):
 @pytest.mark.filterwarnings("ignore:.*For Box action spaces, we recommend.*")
 def test_gymnasiums_own_checker_has_nothing_to_say_about_box_actions(make):
     check_env(make("push").unwrapped, skip_render_check=True)
+
+
+@pytest.mark.filterwarnings("ignore:.*we recommend you to use a symmetric and normalized.*")
+@pytest.mark.parametrize("world", ["steady", "push"])
+def test_stable_baselines_checker_has_nothing_to_say(make, world):
+    check_env_for_sb3(make(world))
 
 
 def test_the_contract_is_on_the_environment(make):

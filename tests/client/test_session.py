@@ -25,6 +25,7 @@ from simservice.errors import (
     UnknownSession,
     UnknownWorld,
 )
+from simservice.protocol.messages import encode_frames
 from simservice.protocol.status import error_to_message
 from simservice.protocol.v1 import service_pb2 as pb
 
@@ -353,6 +354,13 @@ def test_a_message_beyond_the_limit_is_told_as_such(peer, connect):
     peer.fault = at(2, ("before", grpc.StatusCode.RESOURCE_EXHAUSTED))
     with pytest.raises(InvalidInput, match="message: as the script says"):
         session.step(ACTION)
+
+
+def test_an_answer_beyond_grpcs_usual_four_mebibytes_arrives(peer, connect):
+    frames = np.arange(2 * 1024 * 1024 * 3, dtype=np.uint32).astype(np.uint8).reshape(2, 1024, 1024, 3)
+    rendered = pb.PlayReply(rendered=encode_frames(frames))
+    peer.fault = lambda stream, request: rendered if request.HasField("render") else None
+    assert np.array_equal(connect().render(), frames)
 
 
 def test_the_mode_asked_for_is_the_mode_sent(peer, connect):
