@@ -5,10 +5,13 @@ import numpy as np
 import pytest
 import torch
 
+import simservice.client  # noqa: F401  registers the remote environment
 from simservice.errors import InvalidInput
+from simservice.serving.local import LocalConfig, LocalServer
 from simservice.serving.renderers import Painter, with_pictures
 from simservice.types import Provenance, WorldSpec
 from simservice.worlds import registry
+from simservice.worlds.checkpoint import save
 from simservice.worlds.placing import place
 
 DRAWN = ["CartPole-v1", "Pendulum-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Acrobot-v1"]
@@ -76,3 +79,14 @@ def test_worlds_that_draw_or_that_nobody_can_draw_stay_as_they_are():
 def test_an_environment_that_cannot_be_made_says_why():
     with pytest.raises(InvalidInput, match="render: Pendulum-v1 cannot draw here"):
         Painter("Pendulum-v1", {"moon": True}).frames(np.zeros((1, 3)))
+
+
+def test_a_client_gets_frames_of_a_served_learned_world(tmp_path):
+    save(world_of("CartPole-v1"), tmp_path / "drawn", provenance=Provenance(env_id="CartPole-v1"))
+    with LocalServer([tmp_path / "drawn"], store_url="memory:", config=LocalConfig(grace_s=0.1)) as server:
+        env = gym.make("simservice/World-v0", address=server.address, world="w", render_mode="rgb_array")
+        env.reset(seed=1)
+        env.step(env.action_space.sample())
+        frame = env.render()
+        env.close()
+    assert frame.shape == (400, 600, 3) and frame.dtype == np.uint8 and len(np.unique(frame)) > 2
