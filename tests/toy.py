@@ -52,6 +52,7 @@ class Toy(World):
     def __init__(self, spec: WorldSpec, config: ToyConfig = default_config) -> None:
         super().__init__(spec, config)
         self.register_buffer("matrix", torch.full((4,), config.growth, dtype=torch.float64))
+        self.register_buffer("certain", torch.zeros(()), persistent=False)
 
     @property
     def slots(self) -> Mapping[str, Slot]:
@@ -81,13 +82,14 @@ class Toy(World):
         x = state["x"] * self.matrix + self.config.push * self.push(action["action"]).unsqueeze(-1)
         if self.config.noise:
             x = x + self.config.noise * draws["noise"].double()
-        terminated = (x.abs() > self.config.bound).any(-1)
-        zeros = torch.zeros(len(x))
-        return {"x": x}, StepOut(x.sum(-1), terminated, terminated.float(), zeros, {})
+        terminated = x.abs().amax(-1) > self.config.bound
+        return {"x": x}, StepOut(x.sum(-1), terminated, terminated.float(), self.certain.expand(len(x)), {})
 
     def emit(self, state: Tensors) -> Tensors:
-        dtype = torch.from_numpy(np.zeros((), self.spec.observation_space.dtype)).dtype
-        x = torch.where(state["x"] > self.config.broken_above, torch.nan, state["x"])
+        dtype = torch.float64 if self.spec.observation_space.dtype == np.float64 else torch.float32
+        x = state["x"]
+        if self.config.broken_above < float("inf"):
+            x = torch.where(x > self.config.broken_above, torch.nan, x)
         return {OBSERVATION: x.to(dtype, copy=True)}
 
     def render(self, state: Tensors) -> torch.Tensor:

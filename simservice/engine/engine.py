@@ -153,7 +153,7 @@ class Engine:
         if problem is not None:
             return self._failed(problem)
         where, allowed = span(lanes), False
-        if not self._waiting[where].any():
+        if not self._unanswered or not self._waiting[where].any():
             allowed = self._control.steppable(where)
             if not allowed and len(blocked := self._control.blocked(where)):
                 return self._failed(NeedsReset(blocked.tolist()))

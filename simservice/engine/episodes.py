@@ -49,8 +49,9 @@ class Episodes:
         lanes = _joined([request.lanes for request in requests])
         where = requests[0].where if len(requests) == 1 else lanes
         action = _joined_leaves([request.step.action for request in requests])
-        ended = self.control.ended[where]  # under NEXT_STEP; no other mode steps an ended lane
-        resting = ended.copy() if ended.any() else None  # a copy: a slice is a view, and the column is written below
+        resting = None  # or a mask: lanes that ended, under NEXT_STEP; no other mode steps an ended lane
+        if not all(request.allowed for request in requests) and (ended := self.control.ended[where]).any():
+            resting = ended.copy()  # a slice is a view, and the column is written below
         done = self.runner.step(lanes, where, action) if resting is None else self._step_some(lanes, action, ~resting)
         self.stats.tick_lanes.add(len(lanes))
         truncated = self._end(where, done, resting)

@@ -102,9 +102,9 @@ class Runner:
         after, out = self.world.step(before, self._fill(action, size), draws)
         self.control.counter[where] += 1
         observation = _host(self.world.emit(after), count)
-        reward = out.reward[:count].cpu().numpy().astype(np.float64)
-        terminated = out.terminated[:count].cpu().numpy()
-        uncertainty = out.uncertainty[:count].cpu().numpy() if self._uncertain else None
+        reward = _array(out.reward, count).astype(np.float64, copy=False)
+        terminated = _array(out.terminated, count)
+        uncertainty = _array(out.uncertainty, count) if self._uncertain else None
         broken = unusable(observation, reward)
         if broken is None:
             self._keep(index, after, count)
@@ -171,7 +171,15 @@ def _fill(array: Array, size: int) -> Tensor:
 
 
 def _host(leaves: Tensors, count: int) -> Leaves:
-    return {path: leaf[:count].cpu().numpy() for path, leaf in leaves.items()}
+    return {path: _array(leaf, count) for path, leaf in leaves.items()}
+
+
+def _array(tensor: Tensor, count: int) -> Array:
+    """The first rows on the host; no copy where they are there already."""
+    if count < tensor.shape[0]:
+        tensor = tensor[:count]
+    array: Array = tensor.numpy() if tensor.device.type == "cpu" else tensor.cpu().numpy()
+    return array
 
 
 def unusable(observation: Leaves, reward: Array | None = None) -> Array | None:
