@@ -1,8 +1,9 @@
 """The family for vectors: an ensemble of probabilistic networks with learned reward, termination and doubt.
 
-Each member predicts a Gaussian of the normalised change of the observation. A lane keeps the member it drew at its
-start, so its errors are those of one consistent model and not of a noisy average (TS-infinity). Termination is
-predicted from the next state alone and sampled; how far the members disagree is the uncertainty.
+A ridge regression gives the change of the observation that is linear in observation and action; each member predicts
+a Gaussian of what that leaves over. A lane keeps the member it drew at its start, so its errors are those of one
+consistent model and not of a noisy average (TS-infinity). Termination is predicted from the next state alone and
+sampled; how far the members disagree is the uncertainty.
 
 Nothing here is transcendental on fewer than 16 columns: vector kernels round their scalar tail differently, and a
 lane's numbers must not depend on its place in the batch. Hence output layers are padded to multiples of 16.
@@ -37,9 +38,10 @@ class EnsembleConfig:
     members: int = 5
     hidden: int = 64
     layers: int = 2
-    log_variance_low: float = -10.0  # of the normalised change; -6 adds noise that doubles the 50-step error
+    ridge: float = 1e-6  # of the linear part, relative to features of variance 1
+    log_variance_low: float = -10.0  # of what the linear part leaves over; -6 is noise that doubles the 50-step error
     log_variance_high: float = 1.0
-    range_factor: float = 1.5  # states are clipped to this multiple of the data's range
+    range_factor: float = 2.0  # states stay within this multiple of the data's range; 1.5 cut off real episodes
     positive_weight_limit: float = 20.0  # terminals are weighted up to this in training, and down again after it
     updates: int = 3000
     rows_per_member: int = 128
@@ -54,6 +56,8 @@ class EnsembleConfig:
             raise ValueError(f"hidden must be a multiple of {2 * _LANES}")
         if self.log_variance_low >= self.log_variance_high:
             raise ValueError("log_variance_low must be below log_variance_high")
+        if self.ridge <= 0:
+            raise ValueError("ridge must be above 0")
         if self.range_factor < 1 or self.positive_weight_limit < 1:
             raise ValueError("range_factor and positive_weight_limit must be 1 or more")
         if min(self.updates, self.rows_per_member, self.evaluate_every) < 1:
@@ -90,8 +94,9 @@ class Ensemble(World):
     observation_scale: Tensor
     action_mean: Tensor
     action_scale: Tensor
-    change_mean: Tensor
-    change_scale: Tensor
+    trend: Tensor  # (inputs, padded width): the linear part of the change
+    trend_bias: Tensor  # (padded width,)
+    change_scale: Tensor  # (width,) spread of what the linear part leaves over; zero where nothing is left
     reward_mean: Tensor  # ()
     reward_scale: Tensor  # () zero where the reward never varies
     low: Tensor
@@ -112,9 +117,12 @@ class Ensemble(World):
         self.dynamics = Members(members, [width + actions, *hidden, 2 * _padded(width)])
         self.termination = Members(members, [width, self.config.hidden // 2, self.config.hidden // 2, 1])
         self.reward = Members(1, [2 * width + actions + 1, *hidden, 1])
-        for name, size in (("observation", width), ("action", actions), ("change", width)):
+        for name, size in (("observation", width), ("action", actions)):
             self.register_buffer(f"{name}_mean", torch.zeros(size))
             self.register_buffer(f"{name}_scale", torch.ones(size))
+        self.register_buffer("trend", torch.zeros(width + actions, _padded(width)))
+        self.register_buffer("trend_bias", torch.zeros(_padded(width)))
+        self.register_buffer("change_scale", torch.ones(width))
         self.register_buffer("low", torch.full((width,), -torch.inf))
         self.register_buffer("high", torch.full((width,), torch.inf))
         for name in ("reward_mean", "termination_shift"):
@@ -156,8 +164,10 @@ class Ensemble(World):
         own_mean, own_spread = predicted.gather(0, chosen)[0].chunk(2, dim=-1)
         deviation = torch.exp(0.5 * self._log_variance(own_spread.contiguous()))[:, :width]
         change = own_mean[:, :width] + deviation * draws["change"]
-        free = now + self.change_mean + change * self.change_scale
-        after = self.codec.snap(torch.minimum(torch.maximum(free, self.low), self.high))
+        free = now + self._trend(inputs) + change * self.change_scale
+        # A lane that was grounded outside the range may come back, and is not thrown back.
+        low, high = torch.minimum(self.low, now), torch.maximum(self.high, now)
+        after = self.codec.snap(torch.minimum(torch.maximum(free, low), high))
         following = self._normalised("observation", after)
         probability = self._termination_probability(following)
         terminated = probability > draws["termination"]
@@ -180,6 +190,10 @@ class Ensemble(World):
 
     def _action(self, action: Tensors) -> Tensor:
         return self._normalised("action", self.action_codec.encode(action))
+
+    def _trend(self, inputs: Tensor) -> Tensor:
+        """(rows, width) the linear part of the change."""
+        return torch.addmm(self.trend_bias, inputs, self.trend)[:, : self.codec.width]
 
     def _log_variance(self, raw: Tensor) -> Tensor:
         """Between the bounds, smoothly: beyond a hard bound there would be no gradient to come back by."""
@@ -215,8 +229,9 @@ class Ensemble(World):
         if self.scaled:
             return
         self._fit_scale("observation", rows)
-        self._fit_scale("change", torch.cat([after[1:] - after[:-1] for after in observed]))
-        self._fit_scale("action", torch.cat([self._features(self.action_codec, e.action) for e in episodes]))
+        acted = torch.cat([self._features(self.action_codec, episode.action) for episode in episodes])
+        self._fit_scale("action", acted)
+        self._fit_trend(torch.cat([after[:-1] for after in observed]), acted, torch.cat([a[1:] for a in observed]))
         reward = np.concatenate([episode.reward for episode in episodes])
         varies = reward.std() > _SMALLEST_SPREAD * max(1.0, float(np.abs(reward).max()))
         self.reward_mean.fill_(float(reward.mean()))
@@ -242,15 +257,22 @@ class Ensemble(World):
         return torch.cat(parts).to(self.low.device)
 
     def _fit_scale(self, name: str, rows: Tensor) -> None:
-        """`scale` multiplies observations and actions, and what the networks say of the change; 1 or 0 if constant."""
         mean, deviation = rows.double().mean(0), rows.double().std(0, unbiased=False)
         varies = deviation > _SMALLEST_SPREAD * rows.double().abs().amax(0).clamp(min=_SMALLEST_SPREAD)
         getattr(self, f"{name}_mean").copy_(mean)
-        if name == "change":
-            scale = torch.where(varies, deviation, torch.zeros_like(deviation))
-        else:
-            scale = torch.where(varies, 1 / deviation, torch.ones_like(deviation))
-        getattr(self, f"{name}_scale").copy_(scale)
+        getattr(self, f"{name}_scale").copy_(torch.where(varies, 1 / deviation, torch.ones_like(deviation)))
+
+    def _fit_trend(self, now: Tensor, acted: Tensor, then: Tensor) -> None:
+        """The linear part of the change in closed form, and the spread of what it leaves over."""
+        parts = [self._normalised("observation", now), self._normalised("action", acted), torch.ones_like(now[:, :1])]
+        inputs, change = torch.cat(parts, dim=-1).double(), then.double() - now.double()
+        penalty = self.config.ridge * len(now) * torch.eye(inputs.shape[1], dtype=torch.float64, device=now.device)
+        weights = torch.linalg.solve(inputs.T @ inputs + penalty, inputs.T @ change)
+        self.trend[:, : self.codec.width] = weights[:-1].float()
+        self.trend_bias[: self.codec.width] = weights[-1].float()
+        left_over = (change - inputs @ weights).std(0, unbiased=False)
+        varies = left_over > _SMALLEST_SPREAD * now.double().abs().amax(0).clamp(min=_SMALLEST_SPREAD)
+        self.change_scale.copy_(torch.where(varies, left_over, torch.zeros_like(left_over)))
 
     def phases(self) -> Sequence[Phase]:
         config = self.config
@@ -281,7 +303,7 @@ class Ensemble(World):
         predicted = self.dynamics(inputs.view(members, rows // members, -1))
         mean, raw = (part[..., :width] for part in predicted.chunk(2, dim=-1))
         log_variance = self._log_variance(raw)
-        target = (then - now - self.change_mean) / torch.where(self.change_scale > 0, self.change_scale, 1)
+        target = (then - now - self._trend(inputs)) / torch.where(self.change_scale > 0, self.change_scale, 1)
         error = mean - target.view(members, rows // members, -1)
         likelihood = (error.square() * torch.exp(-log_variance) + log_variance).mean(-1).view(rows)
 
@@ -316,7 +338,7 @@ class Ensemble(World):
         inputs = torch.cat([self._normalised("observation", now), self._normalised("action", acted)], dim=-1)
         predicted = self.dynamics(inputs.expand(self.config.members, -1, -1))
         mean = predicted.mean(0)[:, : self.codec.width]
-        error = (now + self.change_mean + mean * self.change_scale - then) * self.observation_scale
+        error = (now + self._trend(inputs) + mean * self.change_scale - then) * self.observation_scale
         expected = error.square().mean(-1).sqrt().mean()
         self.doubt_scale.mul_(expected / self._disagreement(predicted).mean().clamp(min=1e-12))
 
