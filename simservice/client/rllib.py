@@ -35,6 +35,7 @@ with warnings.catch_warnings():
 
 register()
 SERVED_ENV_ID = f"{__name__}:{ENV_ID}"  # Gymnasium imports this module wherever an EnvRunner lives, which registers
+START_ATTEMPTS = 3  # Ray gives itself 30 s to start, which a busy machine may not keep
 State = dict[str, Array]
 """All weights of the learning module, critic included; what a later training can start from."""
 
@@ -99,18 +100,29 @@ def local_ray(num_cpus: int = 1, folder: Path | None = None) -> Iterator[None]:
             folder = Path(tempfile.mkdtemp(prefix="sim-agent-", dir="/tmp"))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         stack.callback(ray.shutdown)
-        ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            num_gpus=0,
-            include_dashboard=False,
-            object_store_memory=96 * 2**20,
-            log_to_driver=False,
-            logging_level="ERROR",
-            _temp_dir=str(folder),
-            _node_ip_address="127.0.0.1",
-        )
+        _start_ray(num_cpus, folder)
         yield
+
+
+def _start_ray(num_cpus: int, folder: Path) -> None:
+    for attempts_left in reversed(range(START_ATTEMPTS)):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                num_gpus=0,
+                include_dashboard=False,
+                object_store_memory=96 * 2**20,
+                log_to_driver=False,
+                logging_level="ERROR",
+                _temp_dir=str(folder),
+                _node_ip_address="127.0.0.1",
+            )
+            return
+        except Exception as error:  # Ray has no class of its own for it
+            if "timed out during startup" not in str(error) or not attempts_left:
+                raise
+            ray.shutdown()
 
 
 def served_config(

@@ -34,7 +34,7 @@ class AgentProcess:
             stdout=subprocess.PIPE,
             stderr=self._log_file,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "GRPC_ENABLE_FORK_SUPPORT": "0"},
             start_new_session=True,  # Ctrl-C in the terminal reaches the demo alone, which then ends the agent
         )
         self._ready = False

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from simservice.client.policy import Policy, load_policy
 from simservice.data.collect import RealStepCounter, collect, collect_episodes
@@ -14,7 +17,7 @@ from simservice.data.episodes import Dataset
 from simservice.data.minari import save_dataset
 from simservice.demo.agent_process import AgentProcess, News
 from simservice.demo.rounds import Check, Rules, episode_limit, kept, next_move, wants_more
-from simservice.demo.stages import MovingLine, Stages
+from simservice.demo.stages import Stages
 from simservice.serving.service import RayService
 from simservice.training.trainer import TrainConfig, train
 from simservice.types import Episode
@@ -30,6 +33,7 @@ class Plan:
     env_id: str = "CartPole-v1"
     world: str = "cartpole"
     family: str = "ensemble"
+    lanes: int = 64  # that the agent steps with one message
     seed: int = 0
     rules: Rules = field(default_factory=Rules)
 
@@ -57,7 +61,7 @@ class Dyna:
     folder: Path
     stages: Stages
     agent: AgentProcess
-    service: RayService
+    service: Future[RayService]  # Ray Serve comes up meanwhile
     counter: RealStepCounter
     dataset: Dataset | None = None
     rounds: list[Round] = field(default_factory=list)
@@ -82,7 +86,7 @@ class Dyna:
         began, trained_on = time.monotonic(), self.counter.steps
         folder = self._train_world(number)
         with self.stages.stage(f"round {number}: serving the world", "serving"):
-            world = self.service.deploy(folder)
+            world = self.service.result().deploy(folder)
         policy, learning, last = self._learn(number, world)
         check = self._check(number, policy)
         return Round(
@@ -102,21 +106,23 @@ class Dyna:
         title = f"round {number}: a world from {self.counter.steps:,} real steps"
         with self.stages.stage(title, "training worlds") as line:
             folder = self.folder / "worlds" / f"round-{number}" / self.plan.world
+            torch.set_num_threads(1)  # a second thread makes networks this small many times slower
             config = TrainConfig(seed=self.plan.seed)
-            train(self.dataset, self.plan.family, folder, config=config, progress=_shown_on(line))
+            train(self.dataset, self.plan.family, folder, config=config, progress=line.show)
         return folder
 
     def _learn(self, number: int, world: str) -> tuple[Policy, list[tuple[int, float]], News]:
         learning: list[tuple[int, float]] = []
         settings: dict[str, Any] = FIRST_TRAINING if number == 1 else LATER_TRAINING
+        saved = self.folder / "policies" / f"round-{number}.npz"
         job = {
             "job": "dream",
-            "address": self.service.address,
+            "address": self.service.result().address,
             "world": world,
             "seed": 1000 * self.plan.seed + number,
             "go_on": number > 1,
-            "policy": str(self.folder / "policies" / f"round-{number}.npz"),
-            "settings": settings,
+            "policy": str(saved),
+            "settings": {**settings, "num_envs": self.plan.lanes},
         }
         with self.stages.stage(f"round {number}: PPO in the dream", "learning in the dream") as line:
 
@@ -128,7 +134,7 @@ class Dyna:
             last = self.agent.train(job, progress)
             speed = last["steps"] / last["elapsed_s"]
             line.result = f"dream return {last['return_mean']:.0f}, {speed:,.0f} imagined steps/s"
-        return load_policy(job["policy"]), learning, last
+        return load_policy(saved), learning, last
 
     def _check(self, number: int, policy: Policy) -> Check:
         rules, check, episodes = self.plan.rules, Check(), list[Episode]()
@@ -162,10 +168,3 @@ class Dyna:
             append_to=self.dataset,
             metadata={"seed": self.plan.seed},
         )
-
-
-def _shown_on(line: MovingLine) -> Any:
-    def show(words: str, share: float) -> None:
-        line.show(words, share)
-
-    return show

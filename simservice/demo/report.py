@@ -75,11 +75,11 @@ def _traces(summary: Figures, details: Figures) -> str:
     for trace in details["traces"]:
         steps = list(range(len(trace["real"])))
         lines = [
-            Line(name="imagined", x=steps, y=trace["imagined"], colour="dream"),
-            Line(name="real", x=steps, y=trace["real"], colour="real", dashed=True),
-        ]
-        if "changed" in trace:
-            lines.append(Line(name=f"real, {_changed(summary)}", x=steps, y=trace["changed"], colour="other"))
+            Line(name="imagined (median and 90 % of 64 dreams)", x=steps, y=_numbers(trace["imagined"]),
+                 lower=_numbers(trace["lower"]), upper=_numbers(trace["upper"]), colour="dream"),
+            Line(name="real", x=steps, y=_numbers(trace["real"]), colour="real", dashed=True),
+            Line(name=f"real, {_changed(summary)}", x=steps, y=_numbers(trace["changed"]), colour="other"),
+        ]  # fmt: skip
         charts.append(draw(Chart(title=trace["name"], lines=lines, x_label="steps", width=520, height=240)))
     words = (
         "The served world and the real environment begin in the same state and are given the same actions. Nothing is "
@@ -93,8 +93,8 @@ def _horizon(summary: Figures, details: Figures) -> str:
     lines = []
     for curve, colour in zip(details["curves"], ("dream", "other"), strict=False):
         lines.append(
-            Line(name=curve["name"], x=curve["lead"], y=curve["error"], lower=curve["lower"], upper=curve["upper"],
-                 colour=colour)
+            Line(name=curve["name"], x=curve["lead"], y=_numbers(curve["error"]), lower=_numbers(curve["lower"]),
+                 upper=_numbers(curve["upper"]), colour=colour)
         )  # fmt: skip
     highest = max((y for line in lines for y in line.y if y == y), default=1.0)
     tau = details["tau"]
@@ -123,7 +123,7 @@ def _returns(summary: Figures, details: Figures) -> str:
     lines = [
         Line(name="learned in the dream: each round's policy", x=steps, y=scores, colour="dream", dots=True),
         Line(name="the same PPO, learning in reality", x=details["baseline"]["real_steps"],
-             y=details["baseline"]["return"], colour="other", dashed=True),
+             y=_numbers(details["baseline"]["return"]), colour="other", dashed=True),
         Line(name="its final score", x=[summary["baseline_real_steps"]], y=[summary["baseline_return_mean"]],
              colour="other", dots=True),
     ]  # fmt: skip
@@ -168,7 +168,7 @@ def _rounds(summary: Figures) -> str:
 def _speed(summary: Figures, details: Figures) -> str:
     lines, begun = [], 0
     for number, curve in enumerate(details["learning"], start=1):
-        lines.append(Line(name=f"round {number}", x=[begun + x for x in curve["steps"]], y=curve["return"],
+        lines.append(Line(name=f"round {number}", x=[begun + x for x in curve["steps"]], y=_numbers(curve["return"]),
                           colour=("muted", "other", "dream", "real")[number % 4]))  # fmt: skip
         begun += curve["steps"][-1] if curve["steps"] else 0
     chart = Chart(
@@ -219,6 +219,10 @@ def _provenance(summary: Figures) -> str:
         "<footer>All figures of this page are in summary.json and details.json beside it. "
         "Intervals are 95 % bootstrap intervals over episodes.</footer>"
     )
+
+
+def _numbers(values: Sequence[float | None]) -> list[float]:
+    return [float("nan") if value is None else value for value in values]
 
 
 def _changed(summary: Figures) -> str:
