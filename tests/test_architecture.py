@@ -16,7 +16,7 @@ GENERATED = "protocol/v1/"
 
 # Patterns of files below simservice/; `*` stays not within a folder.
 KNOWN_BY = {
-    "torch": ("worlds/*", "engine/*", "training/*"),
+    "torch": ("worlds/*", "engine/*", "training/*", "demo/dyna.py"),
     "safetensors": ("worlds/checkpoint.py", "engine/snapshot.py", "training/*", "client/policy.py"),
     "grpc": (
         "protocol/*", "client/channel.py",
