@@ -22,6 +22,7 @@ from gymnasium.vector import AutoresetMode
 from simservice import __version__
 from simservice.client.channel import Connection, Interrupted, Stream
 from simservice.errors import (
+    CapacityExhausted,
     InternalError,
     ModelRetired,
     ServerUnavailable,
@@ -30,6 +31,7 @@ from simservice.errors import (
     SessionLost,
     SimserviceError,
     UnknownSession,
+    UnknownWorld,
 )
 from simservice.protocol.messages import (
     WorldContract,
@@ -272,6 +274,9 @@ class RemoteSession:
         try:
             opened = _opened(stream.exchange(pb.PlayRequest(resume=pb.Resume(session=self.token)), timeout_s))
             self._check_resumed(opened)
+        except (CapacityExhausted, UnknownWorld) as error:
+            stream.end()  # a fleet that has just lost a replica; the next attempt may reach another one
+            raise Interrupted(str(error), error) from error
         except BaseException as error:
             if not isinstance(error, SimserviceError):  # not answered: it may still reach the server
                 self._abandoned_resumes += 1

@@ -15,6 +15,7 @@ from scripted_peer import ScriptedPeer
 
 from simservice.client.session import RemoteSession
 from simservice.errors import (
+    CapacityExhausted,
     InternalError,
     InvalidInput,
     ServerUnavailable,
@@ -185,6 +186,18 @@ def test_a_store_that_is_away_for_a_moment_is_waited_for(peer, connect):
     session = connect()
     session.reset()
     assert count(session.step(ACTION)) == 1
+
+
+@pytest.mark.parametrize("error", [CapacityExhausted(2, 8, 8), UnknownWorld("count", ["other"])])
+def test_a_fleet_that_cannot_take_the_session_back_yet_is_asked_again(peer, connect, error):
+    session = connect()
+    session.reset()
+    broken = [("before", grpc.StatusCode.CANCELLED), pb.PlayReply(error=error_to_message(error))]
+    if not error.recoverable:
+        broken[1] = error
+    peer.fault = lambda stream, request: broken.pop(0) if broken else None
+    assert count(session.step(ACTION)) == 1
+    assert (peer.streams, session.reconnects) == (3, 1)
 
 
 def test_a_refused_request_uses_no_number(peer, connect):

@@ -39,7 +39,7 @@ def assert_exactly_equal(found, sent):
             assert_exactly_equal(one, other)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(space=all_spaces)
 def test_every_space_comes_out_as_it_went_in(space):
     assert_exactly_equal(over_the_wire(space), space)
@@ -84,7 +84,7 @@ def test_awkward_spaces_come_out_as_they_went_in(space):
     assert_exactly_equal(over_the_wire(space), space)
 
 
-@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1", "Acrobot-v1", "MountainCar-v0", "Taxi-v3"])
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1", "Acrobot-v1", "MountainCar-v0", "Blackjack-v1"])
 def test_spaces_of_real_environments_travel(env_id):
     with gym.make(env_id) as env:
         assert_exactly_equal(over_the_wire(env.observation_space), env.observation_space)

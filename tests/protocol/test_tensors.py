@@ -63,14 +63,14 @@ def sample(space, seed):
     return tidy(space, space.sample())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(space=all_spaces, seed=st.integers(0, 99))
 def test_every_sample_comes_out_as_it_went_in(space, seed):
     value = sample(space, seed)
     assert_same(over_the_wire(space, value), value)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(space=all_spaces, seed=st.integers(0, 99), lanes=st.integers(1, 4))
 def test_every_batch_comes_out_as_it_went_in(space, seed, lanes):
     batch = ragged.stack(space, [sample(space, seed + i) for i in range(lanes)])
