@@ -1,6 +1,5 @@
 """Values survive the wire exactly, singly and batched; what does not fit its space is refused with its path."""
 
-
 import numpy as np
 import pytest
 from gymnasium import spaces
