@@ -23,6 +23,8 @@ DTYPES: dict[str, np.dtype[Any]] = {
 }
 """What travels. Left out on purpose: long double, whose bytes differ between machines, and everything with objects."""
 
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}  # numpy works a dtype's name out anew each time
+
 MAX_ELEMENTS = 2**27
 """No space of a sane world holds more numbers; a hostile message must not make its receiver allocate more."""
 
@@ -32,9 +34,10 @@ Space = gym.Space[Any]
 def dtype_name(dtype: Any, field: str) -> str:
     """The wire's name of a dtype; InvalidInput for those that do not travel, big-endian ones among them."""
     found = np.dtype(dtype)
-    if DTYPES.get(found.name) != found:
+    name = _NAMES.get(found)
+    if name is None:
         raise InvalidInput(field, f"dtype {found.str} cannot travel; choose one of: {', '.join(DTYPES)}")
-    return str(found.name)
+    return name
 
 
 def dtype_of(name: str, field: str) -> np.dtype[Any]:
