@@ -53,6 +53,9 @@ class Toy(World):
         super().__init__(spec, config)
         self.register_buffer("matrix", torch.full((4,), config.growth, dtype=torch.float64))
         self.register_buffer("certain", torch.zeros(()), persistent=False)
+        if isinstance(spec.action_space, spaces.Discrete):
+            pushes = config.push * (torch.arange(int(spec.action_space.n), dtype=torch.float64) - 1.0)
+            self.register_buffer("pushes", pushes.unsqueeze(1), persistent=False)
 
     @property
     def slots(self) -> Mapping[str, Slot]:
@@ -72,17 +75,17 @@ class Toy(World):
         return {"x": observation[OBSERVATION].double().clone()}
 
     def push(self, action: torch.Tensor) -> torch.Tensor:
-        """(B,) how hard each action pushes."""
+        """(B, 1) what each action adds."""
         space = self.spec.action_space
         if isinstance(space, spaces.Discrete):
-            return action.double() - float(space.start) - 1.0
-        return action.double().sum(-1)
+            return self.pushes.index_select(0, action - int(space.start) if space.start else action)
+        return self.config.push * action.double().sum(-1, keepdim=True)
 
     def step(self, state: Tensors, action: Tensors, draws: Tensors) -> tuple[Tensors, StepOut]:
-        x = state["x"] * self.matrix + self.config.push * self.push(action["action"]).unsqueeze(-1)
+        x = state["x"] * self.matrix + self.push(action["action"])
         if self.config.noise:
             x = x + self.config.noise * draws["noise"].double()
-        terminated = x.abs().amax(-1) > self.config.bound
+        terminated = torch.linalg.vector_norm(x, torch.inf, -1) > self.config.bound
         return {"x": x}, StepOut(x.sum(-1), terminated, terminated.float(), self.certain.expand(len(x)), {})
 
     def emit(self, state: Tensors) -> Tensors:
