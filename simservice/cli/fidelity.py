@@ -117,7 +117,7 @@ def show(report: ProbeReport) -> None:
     screen.print(f"trust horizon [bold]{report.trust_horizon} steps[/bold]{end}  [dim]by tolerance {others}[/dim]")
     leads = [lead for lead in HORIZONS if lead <= len(report.curve.error)]
     errors = Table("steps ahead", *map(str, leads), box=None, pad_edge=False)
-    errors.add_row("error (1: no better than the average)", *(figure(report.curve.at(lead)) for lead in leads))
+    errors.add_row("error over spread", *(figure(report.curve.at(lead)) for lead in leads))
     errors.add_row("95 % upper bound", *(figure(report.curve.upper[lead - 1]) for lead in leads))
     errors.add_row("alive in reality", *(f"{100 * report.curve.alive[lead - 1]:.0f} %" for lead in leads))
     screen.print(errors)

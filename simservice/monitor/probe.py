@@ -132,12 +132,19 @@ def _gather(
 
 
 def _average(real: Traces, dreamt: Imagined) -> Traces:
-    """The mean over the copies of each start, in which a copy that ended stands still. It ends in none of its steps."""
+    """The mean over the copies of each start that still run; it stands still once all of them have ended.
+
+    An end that was bad luck of one copy is termination's error, which single steps measure; an end that all copies
+    agree on is what an agent would see of the world's states.
+    """
+    runs = dreamt.valid  # (N, C, H)
+    there = np.concatenate([np.ones_like(runs[..., :1]), runs], axis=2)  # (N, C, H + 1): row 0 is the start
+    copies = np.maximum(there.sum(axis=1), 1)  # (N, H + 1)
+    mean = np.where(there[..., None], dreamt.observation, 0.0).sum(axis=1) / copies[..., None]
     never = np.zeros_like(real.valid)
-    paid = np.where(dreamt.valid, dreamt.reward, 0.0).sum(axis=1)
     return Traces(
-        observation=hold(dreamt.observation, dreamt.valid).mean(axis=1),
-        reward=paid / np.maximum(dreamt.valid.sum(axis=1), 1),
+        observation=hold(mean, np.any(runs, axis=1)),
+        reward=np.where(runs, dreamt.reward, 0.0).sum(axis=1) / np.maximum(runs.sum(axis=1), 1),
         terminated=never,
         truncated=never,
         valid=~never,
