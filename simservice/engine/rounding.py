@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +15,8 @@ from simservice.worlds.noise import lane_draws
 from simservice.worlds.world import Call, Tensors, World
 
 STEPS = 4  # enough for a difference of one bit to reach the observation
+PATIENCE_S = 0.5
+"""On the CPU no size larger than one that took this long is tried, nor used: nothing is gained by such batches there."""
 
 
 def prepared_sizes(world: World, device: str, sizes: Sequence[int]) -> tuple[int, ...]:
@@ -25,6 +28,7 @@ def prepared_sizes(world: World, device: str, sizes: Sequence[int]) -> tuple[int
     action = _actions(world, ordered[-1])
     groups: list[tuple[list[torch.Tensor], list[int]]] = []
     for size in ordered:
+        began = time.perf_counter()
         rows = _play(world, device, size, ordered[0], action)
         for known, members in groups:
             if all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(known, rows, strict=True)):
@@ -32,6 +36,8 @@ def prepared_sizes(world: World, device: str, sizes: Sequence[int]) -> tuple[int
                 break
         else:
             groups.append((rows, [size]))
+        if device == "cpu" and time.perf_counter() - began > PATIENCE_S:
+            break
     return alike([members for _, members in groups])
 
 

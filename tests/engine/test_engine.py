@@ -309,6 +309,11 @@ def test_sizes_that_round_differently_are_not_mixed():
     assert run(sizes, config=NOISY, capacity=40) == (16, 64)
 
 
+def test_sizes_larger_than_one_that_takes_long_are_neither_tried_nor_used(monkeypatch):
+    monkeypatch.setattr("simservice.engine.rounding.PATIENCE_S", 0.0)
+    assert run(sizes, capacity=1024) == (16,)
+
+
 async def sizes(engine):
     return engine.sizes
 
