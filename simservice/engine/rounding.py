@@ -16,7 +16,7 @@ from simservice.worlds.world import Call, Tensors, World
 
 STEPS = 4  # enough for a difference of one bit to reach the observation
 PATIENCE_S = 0.5
-"""On the CPU no size larger than one that took this long is tried, nor used: nothing is gained by such batches there."""
+"""On the CPU no size beyond one that took this long is tried or used: such batches gain nothing there."""
 
 
 def prepared_sizes(world: World, device: str, sizes: Sequence[int]) -> tuple[int, ...]:
