@@ -93,6 +93,8 @@ def load(folder: str | Path, device: torch.device | str = "cpu") -> Loaded:
         raise InvalidInput(
             "device", f"{spec.family} runs on {', '.join(sorted(world.device_types))}, not on {device.type}"
         )
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InvalidInput("device", "no CUDA device can be used here; choose cpu")
     _fill(world, tensors, folder)
     world.to(device).eval().requires_grad_(False)
     return Loaded(world, provenance)

@@ -178,6 +178,9 @@ def test_provenance_must_be_json(tmp_path):
 def test_a_device_the_family_does_not_run_on_is_refused(folder):
     with pytest.raises(InvalidInput, match="linear runs on cpu, cuda, not on meta"):
         load(folder, "meta")
+    if not torch.cuda.is_available():
+        with pytest.raises(InvalidInput, match="no CUDA device can be used here; choose cpu"):
+            load(folder, "cuda")
 
 
 # ---- damage ----------------------------------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ def test_the_environment_variable_brings_families_to_a_process(tmp_path):
     )
     result = subprocess.run(
         [sys.executable, "-c", code],
-        env={"PYTHONPATH": str(tmp_path), registry.EXTRA_FAMILIES: "mine:Mine", "PATH": ""},
+        env={"PYTHONPATH": str(tmp_path), registry.EXTRA_FAMILIES: "mine:Mine", "PATH": "", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=True,
