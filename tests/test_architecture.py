@@ -16,7 +16,7 @@ GENERATED = "protocol/v1/"
 
 # Patterns of files below simservice/; `*` stays not within a folder.
 KNOWN_BY = {
-    "torch": ("worlds/*", "engine/*", "training/*", "demo/dyna.py"),
+    "torch": ("worlds/*", "engine/*", "training/*", "serving/renderers.py", "cli/*"),  # cli: whether there is a GPU
     "safetensors": ("worlds/checkpoint.py", "engine/snapshot.py", "training/*", "client/policy.py"),
     "grpc": (
         "protocol/*", "client/channel.py",
@@ -32,10 +32,11 @@ KNOWN_BY = {
     "minari": ("data/minari.py",),
     "scipy": ("fidelity/*", "training/*"),
     "matplotlib": ("demo/*",),
-    "typer": ("cli.py",),
+    "typer": ("cli/*",),
     "gymnasium": (
         "types.py", "protocol/*", "sessions/*", "engine/*", "worlds/codec.py", "worlds/spaces_json.py",
         "worlds/families/*", "client/*", "data/*", "training/*", "monitor/*",
+        "serving/renderers.py",
     ),
 }  # fmt: skip
 

@@ -177,9 +177,7 @@ class Stream:
             result = await host.service.apply(session, request.sequence, command, request.SerializeToString())
             return host.codec.reply(request.sequence, result, session.num_envs)
         if call == "render":
-            return pb.PlayReply(
-                sequence=request.sequence, rendered=encode_frames(await host.service.render(session))
-            )
+            return pb.PlayReply(sequence=request.sequence, rendered=encode_frames(await host.service.render(session)))
         if call == "close":
             await host.service.close(session)
             self.closed = True
@@ -207,7 +205,7 @@ class Stream:
                 num_envs=session.num_envs,
                 autoreset_mode=encode_mode(session.mode),
                 last_sequence=session.last_sequence,
-            )
+            ),
         )
 
     async def _resumed_host(self) -> Hosted:
