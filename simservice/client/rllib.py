@@ -22,7 +22,7 @@ import numpy as np
 from gymnasium import spaces
 
 from simservice.client.policy import Policy, check_spaces
-from simservice.client.registration import ENV_ID, register
+from simservice.client.registration import ENV_ID
 from simservice.errors import InvalidInput
 from simservice.types import Array
 
@@ -33,8 +33,7 @@ with warnings.catch_warnings():
     from ray.rllib.algorithms.ppo import PPOConfig
     from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
-register()
-SERVED_ENV_ID = f"{__name__}:{ENV_ID}"  # Gymnasium imports this module wherever an EnvRunner lives, which registers
+SERVED_ENV_ID = f"simservice.client:{ENV_ID}"  # Gymnasium imports what stands before the colon, in every EnvRunner
 START_ATTEMPTS = 3  # Ray gives itself 30 s to start, which a busy machine may not keep
 State = dict[str, Array]
 """All weights of the learning module, critic included; what a later training can start from."""
@@ -172,7 +171,7 @@ def train_ppo(
             last = Progress(
                 steps=int(runners["num_env_steps_sampled_lifetime"]),
                 total_steps=settings.total_steps,
-                return_mean=float(runners.get("episode_return_mean", float("nan"))),
+                return_mean=_known(runners.get("episode_return_mean"), last.return_mean),
                 elapsed_s=time.monotonic() - began,
                 sampling_s=sampling,
             )
@@ -271,6 +270,11 @@ def _action_space(environment: str, arguments: Mapping[str, Any]) -> gym.Space[A
         return check_spaces(probe.observation_space, probe.action_space)
     finally:
         probe.close()  # type: ignore[no-untyped-call]
+
+
+def _known(value: float | None, before: float) -> float:
+    """RLlib forgets the return while no episode ends, as with a policy whose episodes are long."""
+    return before if value is None or np.isnan(value) else float(value)
 
 
 def _latest(timers: Mapping[str, Any], name: str) -> float:

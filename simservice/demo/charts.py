@@ -25,7 +25,6 @@ class Line:
     upper: Numbers = ()
     dashed: bool = False
     dots: bool = False
-    step_after: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,21 +68,27 @@ class _Frame:
         return LEFT + (value - self.x0) / (self.x1 - self.x0) * (self.width - LEFT - RIGHT)
 
     def y(self, value: float) -> float:
-        inside = min(max(value, self.y0), self.y1)
-        return self.height - BOTTOM - (inside - self.y0) / (self.y1 - self.y0) * (self.height - TOP - BOTTOM)
+        return self.height - BOTTOM - (value - self.y0) / (self.y1 - self.y0) * (self.height - TOP - BOTTOM)
+
+    def inside(self, drawn: str) -> str:
+        """The drawing, cut off where the axes end."""
+        width, height = self.width - LEFT - RIGHT, self.height - TOP - BOTTOM
+        place = f'x="{LEFT}" y="{TOP}" width="{width}" height="{height}"'
+        return f'<svg {place} viewBox="{LEFT} {TOP} {width} {height}">{drawn}</svg>'
 
 
 def draw(chart: Chart) -> str:
     """The chart as one <figure> with its legend."""
     frame = _frame(chart)
     parts = [_grid(chart, frame)]
-    parts += [_band(line, frame) for line in chart.lines if len(line.lower)]
+    parts.append(frame.inside("".join(_band(line, frame) for line in chart.lines if len(line.lower))))
     parts += [_mark(mark, frame) for mark in chart.marks]
-    parts += [_line(line, frame) for line in chart.lines]
+    parts.append(frame.inside("".join(_line(line, frame) for line in chart.lines)))
+    parts += [_dots(line, frame) for line in chart.lines if line.dots]
     box = f"0 0 {chart.width} {chart.height}"
     title = html.escape(chart.title)
     svg = f'<svg viewBox="{box}" role="img" aria-label="{title}">{"".join(parts)}</svg>'
-    return f"<figure><figcaption>{title}</figcaption>{svg}{_legend(chart) if chart.legend else ''}</figure>"
+    return f"<figure><figcaption>{title}</figcaption>{svg}{legend(chart.lines) if chart.legend else ''}</figure>"
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
@@ -100,6 +105,12 @@ def plain(value: float) -> str:
     if abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{round(value, 6):g}"
+
+
+def legend(lines: Sequence[Line]) -> str:
+    """What each line is, in one row."""
+    keys = (key(line.name, f'class="{line.colour}{" dashed" if line.dashed else ""}"') for line in lines)
+    return f'<div class="legend">{"".join(keys)}</div>'
 
 
 def key(name: str, look: str) -> str:
@@ -159,8 +170,6 @@ def _line(line: Line, frame: _Frame) -> str:
         if not (math.isfinite(x) and math.isfinite(y)):
             pieces.append([])
             continue
-        if line.step_after and pieces[-1]:
-            pieces[-1].append((frame.x(x), pieces[-1][-1][1]))
         pieces[-1].append((frame.x(x), frame.y(y)))
     dashed = " dashed" if line.dashed else ""
     drawn = [
@@ -168,12 +177,16 @@ def _line(line: Line, frame: _Frame) -> str:
         for piece in pieces
         if len(piece) > 1
     ]
-    if line.dots:
-        for x, y in zip(line.x, line.y, strict=True):
-            if math.isfinite(x) and math.isfinite(y):
-                words = html.escape(f"{line.name}: {plain(y)} at {plain(x)}")
-                place = f'cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}"'
-                drawn.append(f'<circle class="dot {line.colour}" {place} r="4.5"><title>{words}</title></circle>')
+    return "".join(drawn)
+
+
+def _dots(line: Line, frame: _Frame) -> str:
+    drawn = []
+    for x, y in zip(line.x, line.y, strict=True):
+        if math.isfinite(x) and math.isfinite(y):
+            words = html.escape(f"{line.name}: {plain(y)} at {plain(x)}")
+            place = f'cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}"'
+            drawn.append(f'<circle class="dot {line.colour}" {place} r="4.5"><title>{words}</title></circle>')
     return "".join(drawn)
 
 
@@ -181,13 +194,8 @@ def _mark(mark: Mark, frame: _Frame) -> str:
     name = html.escape(mark.name)
     if mark.axis == "y":
         y, right = frame.y(mark.at), frame.width - RIGHT
-        text = f'<text class="marktext" x="{right - 4}" y="{y - 6:.1f}" text-anchor="end">{name}</text>'
+        text = f'<text class="marktext" x="{LEFT + 6}" y="{y - 6:.1f}">{name}</text>'
         return f'<line class="mark {mark.colour}" x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>{text}'
     x, bottom = frame.x(mark.at), frame.height - BOTTOM
     text = f'<text class="marktext" x="{x + 6:.1f}" y="{TOP + 12}">{name}</text>'
     return f'<line class="mark {mark.colour}" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{bottom}"/>{text}'
-
-
-def _legend(chart: Chart) -> str:
-    keys = (key(line.name, f'class="{line.colour}{" dashed" if line.dashed else ""}"') for line in chart.lines)
-    return f'<div class="legend">{"".join(keys)}</div>'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ from simservice.training.trainer import TrainConfig, train
 from simservice.types import Episode
 
 FIRST_TRAINING = {"total_steps": 65_536}
-LATER_TRAINING = {"total_steps": 40_960, "learning_rate": 1e-3}
+LATER_TRAINING = {"total_steps": 32_768, "learning_rate": 1e-3}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,7 @@ class Plan:
     env_id: str = "CartPole-v1"
     world: str = "cartpole"
     family: str = "ensemble"
+    world_settings: Mapping[str, Any] = field(default_factory=lambda: {"updates": 1500})
     lanes: int = 64  # that the agent steps with one message
     seed: int = 0
     rules: Rules = field(default_factory=Rules)
@@ -107,7 +108,7 @@ class Dyna:
         with self.stages.stage(title, "training worlds") as line:
             folder = self.folder / "worlds" / f"round-{number}" / self.plan.world
             torch.set_num_threads(1)  # a second thread makes networks this small many times slower
-            config = TrainConfig(seed=self.plan.seed)
+            config = TrainConfig(seed=self.plan.seed, overrides=self.plan.world_settings)
             train(self.dataset, self.plan.family, folder, config=config, progress=line.show)
         return folder
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-from simservice.demo.charts import Chart, Line, Mark, draw, key, plain
+from simservice.demo.charts import Chart, Line, Mark, draw, key, legend, plain
 
 Figures = Mapping[str, Any]
 """JSON values, as summary.json and details.json hold them."""
@@ -55,11 +55,11 @@ def _tiles(summary: Figures) -> str:
          f"mean of {summary['real_episodes']} real episodes, 95 % interval {low:.0f} to {high:.0f}"),
         ("dream", "Real steps used", f"{summary['real_steps']:,}", f" of {summary['real_steps_budget']:,}",
          "every one that trained, checked or stopped anything"),
-        ("other", "Same PPO in reality alone", plain(round(summary["baseline_return_mean"], 1)), "",
+        ("other", "Same PPO, no dream", plain(round(summary["baseline_return_mean"], 1)), "",
          f"after {summary['baseline_real_steps']:,} real steps, interval {base_low:.0f} to {base_high:.0f}"),
         ("dream", "Trust horizon", f"{trust}", f" → {changed} steps",
          f"before and after the change of reality ({_changed(summary)})"),
-        ("", "Imagined steps a second", f"{summary['imagined_steps_per_s']:,.0f}", "",
+        ("", "Imagined steps / s", f"{summary['imagined_steps_per_s']:,.0f}", "",
          f"{summary['imagined_steps']:,} in all, over gRPC, learning included"),
     )  # fmt: skip
     cells = (
@@ -71,7 +71,7 @@ def _tiles(summary: Figures) -> str:
 
 
 def _traces(summary: Figures, details: Figures) -> str:
-    charts = []
+    charts, names = [], ""
     for trace in details["traces"]:
         steps = list(range(len(trace["real"])))
         lines = [
@@ -80,13 +80,16 @@ def _traces(summary: Figures, details: Figures) -> str:
             Line(name="real", x=steps, y=_numbers(trace["real"]), colour="real", dashed=True),
             Line(name=f"real, {_changed(summary)}", x=steps, y=_numbers(trace["changed"]), colour="other"),
         ]  # fmt: skip
-        charts.append(draw(Chart(title=trace["name"], lines=lines, x_label="steps", width=520, height=240)))
+        names = legend(lines)
+        chart = Chart(title=trace["name"], lines=lines, x_label="steps", legend=False, width=520, height=240)
+        charts.append(draw(chart))
     words = (
         "The served world and the real environment begin in the same state and are given the same actions. Nothing is "
         "corrected on the way: after the first observation the dream is on its own. The third line is the real "
         "environment with changed physics, under the same actions still."
     )
-    return f"<h2>Same start, same actions</h2><p>{words}</p>" + f'<div class="row small">{"".join(charts)}</div>'
+    row = f'<div class="row">{"".join(charts)}</div>'
+    return f"<h2>Same start, same actions</h2><p>{words}</p>{names}{row}"
 
 
 def _horizon(summary: Figures, details: Figures) -> str:
