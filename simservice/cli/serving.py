@@ -30,8 +30,8 @@ def serve(
         str | None, typer.Option(help="Redis or Valkey of the sessions (default: REDIS_URL, else an embedded one).")
     ] = None,
     metrics_port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Port of the Prometheus page; 0 takes a free one.")
-    ] = None,
+        int, typer.Option(min=0, max=65535, help="Port of the Prometheus page; 0 takes a free one.")
+    ] = 0,
     insecure: Annotated[bool, typer.Option("--insecure", help="Allow plaintext on a --host others can reach.")] = False,
     local: Annotated[bool, typer.Option("--local", help="One process without Ray: for laptops and notebooks.")] = False,
 ) -> None:
@@ -42,13 +42,13 @@ def serve(
         raise ConfigError(f"--device is auto, cpu or cuda, found {device!r}", key="device")
     check_plaintext(host, insecure)
     bounds = parse_replicas(replicas)
+    where = {"host": host, "port": port, "insecure": insecure, "store_url": store_url, "metrics_port": metrics_port}
     if local:
         if bounds != (1, 1):
             raise ConfigError("--local is one process with one replica; leave --replicas out, or --local")
-        _serve_local(folders, host, port, device, store_url, metrics_port)
+        _serve_local(folders, device, where)
     else:
         settings = {"replicas": bounds, "device": device, "gpus_per_replica": gpus_per_replica}
-        where = {"host": host, "port": port, "insecure": insecure, "store_url": store_url, "metrics_port": metrics_port}
         _serve_on_ray(folders, {**settings, **where})
 
 
@@ -72,19 +72,11 @@ def worlds(address: Address = "127.0.0.1:50051") -> None:
     console().print(table if table.row_count else f"no world is served at {address}")
 
 
-def _serve_local(
-    folders: list[Path], host: str, port: int, device: str, store_url: str | None, metrics_port: int | None
-) -> None:
+def _serve_local(folders: list[Path], device: str, where: dict[str, Any]) -> None:
     from simservice.serving.local import LocalConfig, LocalService, serve_local
     from simservice.serving.wiring import ReplicaConfig
 
-    config = LocalConfig(
-        host=host,
-        port=port,
-        store_url=store_url,
-        metrics_port=metrics_port,
-        replica=ReplicaConfig(device=pick_device(device)),
-    )
+    config = LocalConfig(**where, replica=ReplicaConfig(device=pick_device(device)))
 
     def ready(service: LocalService) -> None:
         names = [replica.hosted.contract.spec.full_name for replica in service.replicas]

@@ -19,6 +19,7 @@ from simservice.errors import ConfigError, InternalError, PortInUse
 from simservice.protocol.v1 import service_pb2 as pb
 from simservice.protocol.v1.service_pb2_grpc import add_WorldServiceServicer_to_server
 from simservice.serving.facade import WorldService
+from simservice.serving.settings import check_plaintext
 from simservice.serving.wiring import MAX_MESSAGE_BYTES, Replica, ReplicaConfig, build_replica, open_store
 from simservice.sessions.embedded import store_from_url
 from simservice.telemetry import start_http
@@ -40,6 +41,7 @@ class LocalConfig:
 
     host: str = "127.0.0.1"
     port: int = 0  # 0: a free one
+    insecure: bool = False  # plaintext on an address that other machines can reach
     store_url: str | None = None  # None: REDIS_URL, else an embedded store
     store_folder: str | None = None  # of the embedded store; None: a temporary one, sessions end with the server
     metrics_port: int | None = None  # of a Prometheus page; 0: a free one
@@ -54,6 +56,7 @@ class LocalService:
         if not folders:
             raise ConfigError("there is no world to serve; name at least one folder that `simservice train` wrote")
         self.config = config or LocalConfig()
+        check_plaintext(self.config.host, self.config.insecure)
         self.folders = tuple(folders)
         self.replicas: list[Replica] = []
         self.port = 0
