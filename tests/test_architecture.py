@@ -14,9 +14,10 @@ PACKAGE = Path(simservice.__file__).parent
 ROOT = PACKAGE.parent
 GENERATED = "protocol/v1/"
 
-# Patterns of files below simservice/; `*` stays not within a folder.
+# Patterns of files below simservice/; `*` reaches into folders, too.
 KNOWN_BY = {
-    "torch": ("worlds/*", "engine/*", "training/*", "serving/renderers.py", "cli/*"),  # cli: whether there is a GPU
+    # The command line asks whether there is a GPU, command line and demo pin the threads.
+    "torch": ("worlds/*", "engine/*", "training/*", "serving/renderers.py", "cli/*", "demo/dyna.py"),
     "safetensors": ("worlds/checkpoint.py", "engine/snapshot.py", "training/*", "client/policy.py"),
     "grpc": (
         "protocol/*", "client/channel.py",
