@@ -158,9 +158,15 @@ def open_loop_score(world: World, windows: Windows, scale: Array, copies: int = 
 
 
 def evaluate(world: World, episodes: Sequence[Episode], training: Sequence[Episode]) -> Evaluation:
-    """Holds the world against episodes it has not seen, nor the linear model, which is fitted on `training`."""
+    """Holds the world against episodes it has not seen, nor the linear model, which is fitted on `training`.
+
+    A world that cannot be started from an observation (the oracle of an environment whose state none tells) has no
+    figures of its own: NaN, beside those of the two controls.
+    """
     windows = cut_windows(episodes, max(HORIZONS), MAX_WINDOWS)
     scale = spread([*training, *episodes])
+    if "context" not in world.spec.capabilities:
+        return _ungrounded(world, windows, episodes, training, scale)
     forecasts, rollout = forecast(world, windows)
     still = np.broadcast_to(windows.truth[:, :1], windows.truth.shape)
     columns = {
@@ -168,11 +174,7 @@ def evaluate(world: World, episodes: Sequence[Episode], training: Sequence[Episo
         "persistence": nrmse(still, windows, scale),
         "linear": _linear_errors(world, windows, training, scale),
     }
-    alive = windows.valid.sum(axis=0)
-    errors = {
-        k: KStepError(**{name: float(column[k - 1]) for name, column in columns.items()}, windows=int(alive[k - 1]))
-        for k in HORIZONS
-    }
+    errors = _by_horizon(columns, windows)
     steps = cut_windows(episodes, 1, MAX_TRANSITIONS)
     predicted, ahead = forecast(world, steps, copies=1)
     missed = np.sqrt((((predicted - steps.truth) / scale)[:, 1] ** 2).mean(axis=-1))
@@ -186,6 +188,41 @@ def evaluate(world: World, episodes: Sequence[Episode], training: Sequence[Episo
         termination=termination_score(steps.terminated[:, 0], ahead.termination_probability[:, 0]),
         uncertainty_rank_correlation=_rank_correlation(ahead.uncertainty[:, 0], missed),
         trust_horizon_steps=_trust(windows, rollout),
+    )
+
+
+def _by_horizon(columns: Mapping[str, Array], windows: Windows) -> dict[int, KStepError]:
+    alive = windows.valid.sum(axis=0)
+    return {
+        k: KStepError(**{name: float(column[k - 1]) for name, column in columns.items()}, windows=int(alive[k - 1]))
+        for k in HORIZONS
+    }
+
+
+def _ungrounded(
+    world: World, windows: Windows, episodes: Sequence[Episode], training: Sequence[Episode], scale: Array
+) -> Evaluation:
+    columns = {
+        "world": np.full(windows.valid.shape[1], np.nan),
+        "persistence": nrmse(np.broadcast_to(windows.truth[:, :1], windows.truth.shape), windows, scale),
+        "linear": _linear_errors(world, windows, training, scale),
+    }
+    ends, steps = sum(episode.terminated for episode in episodes), sum(len(episode) for episode in episodes)
+    return Evaluation(
+        episodes=len(episodes),
+        steps=steps,
+        errors=_by_horizon(columns, windows),
+        reward_r2=_NOTHING,
+        reward_rmse=_NOTHING,
+        termination=TerminationScore(
+            base_rate=ends / steps,
+            precision=_NOTHING,
+            recall=_NOTHING,
+            average_precision=_NOTHING,
+            calibration_error=_NOTHING,
+        ),
+        uncertainty_rank_correlation=_NOTHING,
+        trust_horizon_steps=None,
     )
 
 

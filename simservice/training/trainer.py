@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +170,7 @@ def _create(dataset: Dataset, family: str, config: TrainConfig, out: Path) -> tu
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         if config.warm_start is None:
-            return registry.create(family, spec, config.overrides), "scratch"
+            return registry.create(family, spec, {**_reality(dataset, family), **config.overrides}), "scratch"
         older = checkpoint.load(config.warm_start).world
         _check_warm_start(older, spec, config.warm_start)
         world = registry.create(family, spec, {**asdict(older.config), **config.overrides})
@@ -179,6 +179,13 @@ def _create(dataset: Dataset, family: str, config: TrainConfig, out: Path) -> tu
     except RuntimeError as error:  # torch names the tensors that do not fit
         raise InvalidInput("warm_start", f"{config.warm_start} has networks of another shape: {error}") from error
     return world, older.spec.version
+
+
+def _reality(dataset: Dataset, family: str) -> dict[str, Any]:
+    """Settings that say which environment the data is from, for a family that asks: the oracle, which is that one."""
+    known = {entry.name for entry in fields(registry.family(family).Config)}
+    origin = {"env_id": dataset.env_id, "env_kwargs": dataset.env_kwargs, "attributes": dataset.env_attributes}
+    return {name: value for name, value in origin.items() if name in known and value}
 
 
 def _check_warm_start(older: World, spec: WorldSpec, folder: Path) -> None:
