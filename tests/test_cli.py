@@ -22,8 +22,9 @@ from simservice.cli import run
 from simservice.client.policy import Policy
 from simservice.client.session import RemoteSession
 from simservice.data.minari import list_datasets, load_dataset
+from simservice.serving.local import LocalServer
 
-VERBS = ("collect", "serve", "worlds", "probe")
+VERBS = ("collect", "train", "evaluate", "serve", "worlds", "probe", "demo")
 
 
 def out(capsys: pytest.CaptureFixture[str], line: str, **names: object) -> str:
@@ -112,6 +113,39 @@ def test_worlds_lists_what_is_served(toy_server, capsys):
     text = out(capsys, "worlds --address {address}", address=toy_server.address)
     assert re.search(r"toy@[0-9a-f]{12}\s+toy", text)
     assert "noisy@" in text
+
+
+def test_from_a_real_environment_to_a_measured_world_with_five_commands(tmp_path, capsys):
+    """collect, train, evaluate, serve, probe; the linear control trains in no time and is a world like any other."""
+    names = {"root": tmp_path / "data", "world": tmp_path / "pendulum", "id": "simservice/pendulum-v1/random-v0"}
+    out(capsys, "collect Pendulum-v1 --steps 800 --num-envs 4 --root {root}", **names)
+    text = out(capsys, "train {id} --family linear --root {root} --out {world}", **names)
+    assert re.search(r"pendulum@[0-9a-f]{12}, linear, from 800 real steps", text)
+    assert "nothing changes" in text
+    assert f"next: simservice serve {names['world']} --local" in text
+    text = out(capsys, "evaluate {world} {id} --root {root} --out {world}.json", **names)
+    assert "held out of its training" in text
+    assert json.loads((tmp_path / "pendulum.json").read_text())["k_step_nrmse"]["1"] < 0.2
+    with LocalServer([names["world"]], store_url="memory:") as server:
+        names["address"] = server.address
+        assert re.search(r"linear\s+Pendulum-v1\s+800", out(capsys, "worlds --address {address}", **names))
+        text = out(capsys, "probe pendulum --address {address} --episodes 2 --horizon 10 --windows 20", **names)
+        assert re.search(r"against Pendulum-v1: 4 real episodes, 800 real steps", text)
+        assert run(["probe", "pendulum", "--address", server.address, "--max-real-steps", "100"]) == 2
+        assert "budget of 100" in capsys.readouterr().err
+
+
+def test_a_wrong_setting_of_a_family_names_the_right_one(tmp_path, capsys):
+    out(capsys, "collect CartPole-v1 --steps 60 --root {root}", root=tmp_path)
+    line = f"train simservice/cartpole-v1/random-v0 --root {tmp_path} --out {tmp_path / 'w'}"
+    for setting, words in (
+        ("--option membres=3", "members"),
+        ("--family ensembel", "ensemble"),
+        ("--device tpu", "cuda"),
+    ):
+        assert run([*line.split(), *setting.split()]) == 2
+        assert words in capsys.readouterr().err
+    assert not (tmp_path / "w").exists()
 
 
 def interrupt(process: subprocess.Popen[str], after: str) -> tuple[str, str]:

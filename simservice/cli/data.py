@@ -24,7 +24,9 @@ def collect(
         "random"
     ),
     epsilon: Annotated[float, typer.Option(min=0, max=1, help="Share of random actions in a policy file's.")] = 0.0,
-    num_envs: Annotated[int, typer.Option(min=1, help="Environments stepped side by side.")] = 8,
+    num_envs: Annotated[
+        int, typer.Option(min=1, help="Environments stepped side by side; more make shorter episodes.")
+    ] = 1,
     arg: Arguments = None,
     settings: Settings = None,
     dataset: Annotated[str | None, typer.Option(help="Id to write (default: simservice/ENV/POLICY-vN).")] = None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress, ProgressColumn
 
 
 def figure(value: float) -> str:
@@ -37,10 +38,10 @@ def next_step(command: str) -> None:
 @contextlib.contextmanager
 def bar(words: str, total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar on stderr; what is yielded moves it on."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console(error=True), transient=True) as progress:
+    with _moving(*columns) as progress:
         task = progress.add_task(words, total=total)
         yield lambda count: progress.advance(task, count)
 
@@ -48,10 +49,10 @@ def bar(words: str, total: int) -> Iterator[Callable[[int], None]]:
 @contextlib.contextmanager
 def shares() -> Iterator[Callable[[str, float], None]]:
     """A progress bar on stderr; what is yielded sets its words and the share of 1 that is done."""
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
     columns = (BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=console(error=True), transient=True) as progress:
+    with _moving(*columns) as progress:
         task = progress.add_task("", total=1.0)
         yield lambda words, share: progress.update(task, description=words, completed=share)
 
@@ -59,9 +60,17 @@ def shares() -> Iterator[Callable[[str, float], None]]:
 @contextlib.contextmanager
 def spinner() -> Iterator[Callable[[str], None]]:
     """A moving line on stderr; what is yielded changes its words."""
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console(error=True), transient=True) as progress:
+    with _moving(*columns) as progress:
         task = progress.add_task("", total=None)
         yield lambda words: progress.update(task, description=words)
+
+
+def _moving(*columns: ProgressColumn) -> Progress:
+    """Progress that is gone when it is done, and is not written into files."""
+    from rich.progress import Progress
+
+    screen = console(error=True)
+    return Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal)

@@ -86,12 +86,12 @@ def _serve_local(folders: list[Path], device: str, where: dict[str, Any]) -> Non
 
 
 def _serve_on_ray(folders: list[Path], settings: dict[str, Any]) -> None:
+    if importlib.util.find_spec("ray") is None:  # Ray runs in a process of its own, which could not say so
+        raise ModuleNotFoundError("No module named 'ray'", name="ray")
     from simservice.client.session import list_worlds
     from simservice.serving.service import RayService
     from simservice.worlds import checkpoint
 
-    if importlib.util.find_spec("ray") is None:  # Ray runs in a process of its own, which could not say so
-        raise ModuleNotFoundError("No module named 'ray'", name="ray")
     for folder in folders:
         checkpoint.describe(folder)  # a folder that is no world is told before a cluster is started
     service = RayService(folders, **settings)
