@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import urllib.request
 from pathlib import Path
 
 import minari
@@ -18,10 +19,14 @@ import toy_reality
 from gymnasium import spaces
 
 import simservice
-from simservice.cli import run
+from simservice.cli import fidelity, run
 from simservice.client.policy import Policy
 from simservice.client.session import RemoteSession
+from simservice.data.collect import RealStepCounter
 from simservice.data.minari import list_datasets, load_dataset
+from simservice.monitor.probe import probe
+from simservice.monitor.reality import ProbeConfig
+from simservice.monitor.report import ProbeReport
 from simservice.serving.local import LocalServer
 
 VERBS = ("collect", "train", "evaluate", "serve", "worlds", "probe", "demo")
@@ -49,7 +54,7 @@ def test_every_verb_explains_itself_with_an_example(verb, capsys):
 def test_help_loads_none_of_the_heavy_parts():
     code = textwrap.dedent("""
         import sys
-        from simservice.cli import run
+        from simservice.cli import fidelity, run
         run(["--help"])
         run(["probe", "--help"])
         heavy = {"torch", "ray", "minari", "gymnasium", "grpc", "numpy", "redis", "scipy"}
@@ -222,3 +227,24 @@ def test_a_report_is_shown_whole(toy_server, tmp_path, capsys):
         assert words in text
     written = json.loads((tmp_path / "deep" / "report.json").read_text())
     assert written["trust_horizon_steps"]["0.3"] == 20
+
+
+def test_a_watch_publishes_on_a_page_until_it_is_interrupted(toy_server, capsys):
+    """The page is read while the second round begins, which is then interrupted."""
+    pages = []
+
+    def measured(number: int, counter: RealStepCounter) -> ProbeReport:
+        if number == 1:
+            url = re.search(r"metrics at (\S+),", capsys.readouterr().out)
+            assert url
+            with urllib.request.urlopen(url[1]) as page:
+                pages.append(page.read().decode())
+            raise KeyboardInterrupt
+        with toy_reality.registered() as env_id:
+            config = ProbeConfig(env_id=env_id, episodes=3, horizon=10, windows=20, lanes=32)
+            return probe(toy_server.address, "toy", config, counter=counter)
+
+    with pytest.raises(KeyboardInterrupt):
+        fidelity.watch_until_interrupted("toy", measured, RealStepCounter(), every_s=0.0, metrics_port=0)
+    assert 'simservice_trust_horizon_steps{model_version="' in pages[0]
+    assert re.search(r'simservice_real_transitions_total\{source="probe",world="toy"\} [1-9]', pages[0])

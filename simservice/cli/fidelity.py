@@ -77,21 +77,24 @@ def probe(
     if every is None and metrics_port is None:
         once(0, counter)
     else:
-        _watch(world.partition("@")[0], once, counter, every if every is not None else 60.0, metrics_port)
+        name, every_s = world.partition("@")[0], every if every is not None else 60.0
+        watch_until_interrupted(name, once, counter, every_s=every_s, metrics_port=metrics_port or 0)
 
 
-def _watch(
+def watch_until_interrupted(
     world: str,
     once: Callable[[int, RealStepCounter], ProbeReport],
     counter: RealStepCounter,
+    *,
     every_s: float,
-    metrics_port: int | None,
+    metrics_port: int,
 ) -> None:
+    """Probes without pause and shows the newest figures to Prometheus; Ctrl-C ends it."""
     from simservice.monitor.watch import watch
     from simservice.telemetry import FidelityMetrics, start_http
 
     metrics, stop = FidelityMetrics(), threading.Event()
-    page = start_http(metrics.registry, metrics_port or 0)
+    page = start_http(metrics.registry, metrics_port)
     console().print(f"metrics at {page.url}, a probe every {every_s:g} s, Ctrl-C ends it", highlight=False)
     try:
         watch(world, once, metrics, every_s=every_s, stop=stop, counter=counter)
@@ -100,6 +103,7 @@ def _watch(
 
 
 def show(report: ProbeReport) -> None:
+    """A probe's findings on one screen."""
     from rich.table import Table
 
     from simservice.fidelity.states import HORIZONS
