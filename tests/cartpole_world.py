@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import gymnasium as gym
 import torch
 
-from simservice.types import Episode, WorldSpec
+from simservice.serving.local import LocalConfig, LocalServer
+from simservice.types import Episode, Provenance, WorldSpec
+from simservice.worlds import checkpoint, registry
 from simservice.worlds.world import Call, Draw, Slot, StepOut, Tensors, World
 
 TAU, FORCE, GRAVITY, LENGTH, POLE, TOTAL = 0.02, 10.0, 9.8, 0.5, 0.1, 1.1
@@ -79,3 +83,13 @@ class CartPoleWorld(World):
 
     def prepare(self, episodes: Sequence[Episode]) -> None:
         """Nothing is learned."""
+
+
+@contextmanager
+def served_cartpole(folder: Path) -> Iterator[str]:
+    """The address of a local server of the world, as "cartpole"; its checkpoint goes into `folder`."""
+    registry.register(CartPoleWorld)
+    world = folder / "cartpole"
+    checkpoint.save(CartPoleWorld(cartpole_spec()), world, provenance=Provenance(env_id="CartPole-v1"))
+    with LocalServer([world], store_url="memory:", config=LocalConfig(grace_s=0.1)) as server:
+        yield server.address

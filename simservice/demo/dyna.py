@@ -23,6 +23,8 @@ from simservice.training.trainer import TrainConfig, train
 from simservice.types import Episode
 
 FIRST_TRAINING = {"total_steps": 65_536}
+"""From fresh weights: also after a policy failed in reality, since what it had learned was the old world's faults."""
+
 LATER_TRAINING = {"total_steps": 32_768, "learning_rate": 1e-3}
 
 
@@ -114,14 +116,15 @@ class Dyna:
 
     def _learn(self, number: int, world: str) -> tuple[Policy, list[tuple[int, float]], News]:
         learning: list[tuple[int, float]] = []
-        settings: dict[str, Any] = FIRST_TRAINING if number == 1 else LATER_TRAINING
+        go_on = number > 1 and self.rounds[-1].check.promising(self.plan.rules)
+        settings: dict[str, Any] = LATER_TRAINING if go_on else FIRST_TRAINING
         saved = self.folder / "policies" / f"round-{number}.npz"
         job = {
             "job": "dream",
             "address": self.service.result().address,
             "world": world,
             "seed": 1000 * self.plan.seed + number,
-            "go_on": number > 1,
+            "go_on": go_on,
             "policy": str(saved),
             "settings": {**settings, "num_envs": self.plan.lanes},
         }

@@ -3,7 +3,7 @@
 import gymnasium as gym
 import numpy as np
 import pytest
-from cartpole_world import CartPoleWorld, cartpole_spec
+from cartpole_world import served_cartpole
 
 from simservice.client.policy import load_policy
 from simservice.client.rllib import (
@@ -18,21 +18,15 @@ from simservice.client.rllib import (
     train_ppo,
 )
 from simservice.errors import InvalidInput, ServerUnavailable
-from simservice.serving.local import LocalConfig, LocalServer
-from simservice.types import Provenance
-from simservice.worlds import checkpoint, registry
 
 pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.filterwarnings("ignore:.*gputil.*")]
 SHORT = PPOSettings(total_steps=2_048, num_envs=16, rollout_steps=32, epochs=2)
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    registry.register(CartPoleWorld)
-    folder = tmp_path_factory.mktemp("worlds") / "cartpole"
-    checkpoint.save(CartPoleWorld(cartpole_spec()), folder, provenance=Provenance())
-    with LocalServer([folder], store_url="memory:", config=LocalConfig(grace_s=0.1)) as running:
-        yield running
+def address(tmp_path_factory):
+    with served_cartpole(tmp_path_factory.mktemp("worlds")) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +35,10 @@ def connected():
         yield
 
 
-def test_ppo_at_least_doubles_its_return_in_a_served_world(server, connected):
+def test_ppo_at_least_doubles_its_return_in_a_served_world(address, connected):
     settings = PPOSettings(total_steps=16_384)
     made = []
-    trained = train_ppo(served_config(server.address, "cartpole", settings), settings, progress=made.append)
+    trained = train_ppo(served_config(address, "cartpole", settings), settings, progress=made.append)
     first, last = made[0], made[-1]
     assert last.return_mean > 2 * first.return_mean
     assert last.steps >= settings.total_steps
@@ -52,16 +46,16 @@ def test_ppo_at_least_doubles_its_return_in_a_served_world(server, connected):
     assert trained.last == last
 
 
-def test_the_same_seed_trains_the_same_policy(server, connected):
-    first, second = (train_ppo(served_config(server.address, "cartpole", SHORT, seed=3), SHORT) for _ in range(2))
+def test_the_same_seed_trains_the_same_policy(address, connected):
+    first, second = (train_ppo(served_config(address, "cartpole", SHORT, seed=3), SHORT) for _ in range(2))
     for (weight, bias), (again, bias_again) in zip(first.policy.layers, second.policy.layers, strict=True):
         np.testing.assert_array_equal(weight, again)
         np.testing.assert_array_equal(bias, bias_again)
 
 
-def test_training_goes_on_from_where_it_was(server, connected):
-    trained = train_ppo(served_config(server.address, "cartpole", SHORT), SHORT)
-    with _algorithm(served_config(server.address, "cartpole", SHORT, seed=9)) as algorithm:
+def test_training_goes_on_from_where_it_was(address, connected):
+    trained = train_ppo(served_config(address, "cartpole", SHORT), SHORT)
+    with _algorithm(served_config(address, "cartpole", SHORT, seed=9)) as algorithm:
         set_state(algorithm, trained.state)
         for name, value in state_of(algorithm).items():
             np.testing.assert_array_equal(value, trained.state[name])
@@ -84,9 +78,9 @@ def test_the_policy_taken_out_acts_as_rllib_does(env_id, connected, tmp_path):
         env.close()
 
 
-def test_several_env_runners_share_a_world(server, connected):
+def test_several_env_runners_share_a_world(address, connected):
     settings = PPOSettings(total_steps=1_024, num_envs=8, num_env_runners=1, rollout_steps=64, epochs=1)
-    trained = train_ppo(served_config(server.address, "cartpole", settings), settings)
+    trained = train_ppo(served_config(address, "cartpole", settings), settings)
     assert trained.last.steps >= 1_024
 
 
