@@ -30,6 +30,7 @@ class Running:
 
     def __init__(self, cluster: Cluster, fleet: Fleet, metrics: MetricsServer | None, worlds: list[WorldSpec]) -> None:
         self.address = cluster.address
+        self.folder = cluster.folder
         self.fleet = fleet
         self.metrics_url = metrics.url if metrics is not None else None
         self.worlds = worlds
@@ -100,7 +101,7 @@ def _obey(commands: IO[str], answers: IO[str]) -> None:
     settings = config.build(ServeConfig, first["config"])
     try:
         with running(first["folders"], settings) as service:
-            reply({"address": service.address, "metrics_url": service.metrics_url})
+            reply({"address": service.address, "metrics_url": service.metrics_url, "folder": str(service.folder)})
             for line in commands:
                 command = json.loads(line)
                 try:

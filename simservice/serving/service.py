@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from simservice.errors import InternalError, SimserviceError, error_class
+from simservice.serving.address import check_address
 from simservice.serving.settings import ServeConfig
 
 STOP_TIMEOUT_S = 60.0
@@ -35,13 +35,12 @@ class RayService:
     def __init__(
         self, folders: Sequence[Path | str] = (), *, environment: Mapping[str, str] | None = None, **settings: Any
     ) -> None:
-        # Every process of the service inherits the mark, whoever its parent is later.
-        self.mark = f"simservice-{secrets.token_hex(8)}"
-        self.environment = {**(environment or {}), "SIMSERVICE_MARK": self.mark}
+        self.environment = dict(environment or {})
         self.config = ServeConfig(**{"port": 0, **settings})
         self.folders = [str(Path(folder).resolve()) for folder in folders]
         self.address = ""
         self.metrics_url: str | None = None
+        self.folder: Path | None = None  # of Ray's files and logs, while the service is up
         self._process: subprocess.Popen[bytes] | None = None
         self._commands: IO[str]
         self._answers: IO[str]
@@ -65,6 +64,7 @@ class RayService:
     def start(self) -> None:
         """Starts the service and deploys the folders' worlds; returns when clients can play. Raises what went wrong."""
         assert self._process is None, "already started"
+        check_address(self.config.host, self.config.port, self.config.insecure)  # before seconds go by
         read_command, write_command = os.pipe()
         read_answer, write_answer = os.pipe()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
@@ -86,7 +86,7 @@ class RayService:
         except BaseException:
             self.stop()
             raise
-        self.address, self.metrics_url = answer["address"], answer["metrics_url"]
+        self.address, self.metrics_url, self.folder = answer["address"], answer["metrics_url"], Path(answer["folder"])
 
     def deploy(self, folder: Path | str, replicas: tuple[int, int] | None = None) -> str:
         """Serves the folder's world, in place of an older version of the same name; returns `name@version`.

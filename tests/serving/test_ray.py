@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from processes import listening_addresses, marked
+from processes import descendants, listening_addresses
 from prometheus_client.parser import text_string_to_metric_families
 
 from simservice.client.session import RemoteSession, get_world, list_worlds
@@ -109,26 +109,25 @@ def test_more_sessions_than_a_connection_has_streams_by_default(ray_service):
 
 
 def test_haproxy_listens_on_loopback_only(ray_service):
-    haproxies = [pid for pid, command in marked(ray_service.mark).items() if "/haproxy -db" in command]
+    haproxies = [process.pid for process in descendants(ray_service.pid) if "/haproxy -db" in process.command]
     assert haproxies
     for pid in haproxies:
         assert listening_addresses(pid) == {"127.0.0.1"}
 
 
 def test_a_driver_that_is_killed_leaves_no_process_behind(save_toy: Callable[..., Path]):
-    service = RayService([save_toy("orphan")])
-    service.start()
-    session = RemoteSession(service.address, "orphan", num_envs=8)
-    trajectory(session, steps=2)
-    names = " ".join(marked(service.mark).values())
-    assert all(name in names for name in ("raylet", "haproxy", "valkey", "ServeReplica"))
-    os.kill(service.pid, signal.SIGKILL)
-    deadline = time.monotonic() + 30
-    while marked(service.mark) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert marked(service.mark) == {}
-    session.closed = True
-    service.stop()
+    with RayService([save_toy("orphan")]) as service:
+        session = RemoteSession(service.address, "orphan", num_envs=8, patience_s=0.0)
+        trajectory(session, steps=2)
+        processes = descendants(service.pid)
+        names = " ".join(process.command for process in processes)
+        assert [name for name in ("raylet", "haproxy", "valkey", "ServeReplica") if name not in names] == []
+        os.kill(service.pid, signal.SIGKILL)
+        deadline = time.monotonic() + 60
+        while any(process.runs for process in processes) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert [process.command for process in processes if process.runs] == []
+        session.close()
 
 
 def test_a_port_in_use_is_told_before_anything_starts(toy_folder):
