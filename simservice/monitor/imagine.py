@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -40,14 +41,19 @@ class DreamPlayer:
         self.spec = self.session.contract.spec
         self.steps = 0  # imagined so far
 
-    def close(self) -> None:
-        """Ends the session."""
+    def __enter__(self) -> DreamPlayer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.session.close()
 
     def replay(self, episodes: list[Episode], windows: list[Window], horizon: int, copies: int, seed: int) -> Imagined:
         """The real actions after each window's real start, `copies` times each with luck of their own.
 
-        Where reality ended before the horizon its last action is repeated; nobody scores those steps.
+        Where reality ended before the horizon its last action is repeated, and once it has ended in all windows that
+        are played together the rest is left out as not valid: nobody scores those steps.
         """
         rows = [(window, copy) for window in windows for copy in range(copies)]
         parts = [
@@ -74,7 +80,8 @@ class DreamPlayer:
         )
         result = self.session.reset(seeds=_seeds(seed, self.lanes), context=context)
         observations, rewards, ends = [matrix(result.observation, lead=1)], [], []
-        for step in range(horizon):
+        alive = max(len(episodes[window.episode]) - window.start for window in windows)
+        for step in range(min(horizon, alive)):
             stepped = self._step(_rows(episodes, padded, step, "action"))
             observations.append(matrix(stepped.observation, lead=1))
             rewards.append(stepped.reward)
@@ -82,7 +89,9 @@ class DreamPlayer:
         terminated, truncated = (np.stack([end[i] for end in ends], axis=1) for i in (0, 1))
         valid = _until_first(terminated | truncated)
         arrays = (np.stack(observations, axis=1), np.stack(rewards, axis=1), terminated & valid, valid)
-        return tuple(array[:count] for array in arrays)  # type: ignore[return-value]
+        lengths = (horizon + 1, horizon, horizon, horizon)
+        observation, reward, terminated, valid = map(_filled, (array[:count] for array in arrays), lengths)
+        return observation, reward, terminated, valid
 
     def returns(self, policy: Policy, episodes: int, max_steps: int | None, seed: int) -> Array:
         """(episodes,) undiscounted returns of one episode in each of as many lanes, from the world's own starts."""
@@ -135,6 +144,12 @@ def _rows(episodes: list[Episode], windows: list[Window], step: int, part: str) 
 
 def _seeds(seed: int, lanes: int) -> Array:
     return (np.random.SeedSequence(seed).generate_state(lanes, np.uint64) >> np.uint64(1)).astype(np.int64)
+
+
+def _filled(array: Array, length: int) -> Array:
+    """Zeros (False) behind the rows (N, T, ...) up to the length."""
+    missing = length - array.shape[1]
+    return np.pad(array, [(0, 0), (0, missing), *[(0, 0)] * (array.ndim - 2)])
 
 
 def _until_first(ended: Array) -> Array:

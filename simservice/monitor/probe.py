@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from simservice.client.session import get_world
 from simservice.data.collect import RealStepCounter
 from simservice.data.episodes import fingerprint
 from simservice.data.policies import Policy
@@ -38,14 +39,18 @@ TAUS = (0.1, 0.3, 0.5)
 Tell = Callable[[str], None]
 
 
+Pair = tuple[Traces, Traces]
+"""Real and imagined."""
+
+
 @dataclass(frozen=True)
 class _Evidence:
-    """The real and the imagined side of what was played."""
+    """What metrics look at."""
 
-    windows: tuple[Traces, Traces]
-    steps: tuple[Traces, Traces]
+    windows: Pair
+    steps: Pair
     returns: tuple[Mapping[str, Array], Mapping[str, Array]]
-    episodes: list[Episode]
+    return_range: tuple[float, float] | None
 
 
 def probe(
@@ -67,15 +72,21 @@ def probe(
     counter = counter if counter is not None else RealStepCounter()
     steps_before = counter.steps
     reality = Reality.of(config)
-    player = DreamPlayer(address, world, config.lanes)
-    try:
-        spec = player.spec
-        _check_spaces(reality, spec.observation_space, spec.action_space, config.env_id)
-        evidence = _gather(player, reality, config, policy, counter, tell or (lambda _: None))
-    finally:
-        player.close()
-    curve = horizon_error_curve(*evidence.windows)
-    scale = _return_range(evidence.returns[0], reality.reward_threshold)
+    tell = tell or (lambda _: None)
+    spec = get_world(address, world).spec
+    _check_spaces(reality, spec.observation_space, spec.action_space, config.env_id)
+    recorded = _play_reality(reality, config, policy, counter, tell)
+    episodes = [episode for played in recorded.values() for episode in played]
+    # Sessions begin after slow reality has been played, and stay with one version should a newer one come meanwhile.
+    with DreamPlayer(address, spec.full_name, config.lanes) as player:
+        tell("the same actions in the world")
+        windows, steps = _replay(player, episodes, config)
+    truths = {name: np.array([one.undiscounted_return for one in played]) for name, played in recorded.items()}
+    with DreamPlayer(address, spec.full_name, config.episodes) as soloist:
+        imagined = _play_world(soloist, reality, config, policy, tell)
+    scale = _return_range(truths, reality.reward_threshold)
+    evidence = _Evidence(windows, steps, (truths, imagined), scale)
+    curve = horizon_error_curve(*windows)
     return ProbeReport(
         world=spec.name,
         model_version=spec.version,
@@ -83,52 +94,49 @@ def probe(
         attributes=dict(config.attributes),
         curve=curve,
         trust_horizon_steps={tau: trust_horizon(curve, tau) for tau in TAUS},
-        returns=return_gap(*evidence.returns, return_range=scale),
-        scores=_scores(evidence, scale),
+        returns=return_gap(truths, imagined, return_range=scale),
+        scores=_scores(evidence),
         served_horizon_steps=spec.max_episode_steps,
-        real_episodes=len(evidence.episodes),
+        real_episodes=len(episodes),
         real_steps=counter.steps - steps_before,
-        imagined_steps=player.steps,
-        data_hash=fingerprint(evidence.episodes),
+        imagined_steps=player.steps + soloist.steps,
+        data_hash=fingerprint(episodes),
         finished_at=time.time(),
         seconds=time.monotonic() - began,
-        real=evidence.windows[0],
-        imagined=evidence.windows[1],
+        real=windows[0],
+        imagined=windows[1],
     )
 
 
-def _gather(
-    player: DreamPlayer,
-    reality: Reality,
-    config: ProbeConfig,
-    policy: Policy | None,
-    counter: RealStepCounter,
-    tell: Tell,
-) -> _Evidence:
-    policies = suite(reality, policy)
+def _play_reality(
+    reality: Reality, config: ProbeConfig, policy: Policy | None, counter: RealStepCounter, tell: Tell
+) -> dict[str, list[Episode]]:
     recorded: dict[str, list[Episode]] = {}
-    for name, make in policies.items():
+    for name, make in suite(reality, policy).items():
         tell(f"{config.episodes} real episodes of {name}")
         recorded[name] = play(config, reality, name, make(config.seed), counter)
-    episodes = [episode for played in recorded.values() for episode in played]
-    tell("the same actions in the world")
+    return recorded
+
+
+def _replay(player: DreamPlayer, episodes: list[Episode], config: ProbeConfig) -> tuple[Pair, Pair]:
+    """Windows of many steps, and single steps."""
     windows = cut_windows(episodes, config.windows, config.horizon, config.seed)
     real = real_traces(episodes, windows, config.horizon)
     dreamt = player.replay(episodes, windows, config.horizon, config.copies, config.seed)
     steps = single_steps(episodes, config.seed)
     real_steps = real_traces(episodes, steps, 1)
     dreamt_steps = player.replay(episodes, steps, 1, config.copies, config.seed + 1)
+    return (real, _average(real, dreamt)), (real_steps, _with_ends(_average(real_steps, dreamt_steps), dreamt_steps))
+
+
+def _play_world(
+    player: DreamPlayer, reality: Reality, config: ProbeConfig, policy: Policy | None, tell: Tell
+) -> dict[str, Array]:
     imagined: dict[str, Array] = {}
-    for name, make in policies.items():
+    for name, make in suite(reality, policy).items():
         tell(f"{config.episodes} episodes of {name} in the world")
         imagined[name] = player.returns(make(config.seed + 1), config.episodes, reality.limit, config.seed)
-    truths = {name: np.array([one.undiscounted_return for one in played]) for name, played in recorded.items()}
-    return _Evidence(
-        windows=(real, _average(real, dreamt)),
-        steps=(real_steps, _with_ends(_average(real_steps, dreamt_steps), dreamt_steps)),
-        returns=(truths, imagined),
-        episodes=episodes,
-    )
+    return imagined
 
 
 def _average(real: Traces, dreamt: Imagined) -> Traces:
@@ -158,17 +166,12 @@ def _with_ends(average: Traces, dreamt: Imagined) -> Traces:
     return replace(average, terminated=share >= 0.5, termination_probability=share)
 
 
-def _scores(evidence: _Evidence, scale: tuple[float, float] | None) -> dict[str, Score]:
-    truths, imagined = evidence.returns
-    windows = evidence.windows
-    pairs = {
-        "windows": windows,
-        "steps": evidence.steps,
-        "returns": (
-            replace(windows[0], returns=truths, return_range=scale),
-            replace(windows[1], returns=imagined, return_range=scale),
-        ),
-    }
+def _scores(evidence: _Evidence) -> dict[str, Score]:
+    whole = tuple(
+        replace(traces, returns=returns, return_range=evidence.return_range)
+        for traces, returns in zip(evidence.windows, evidence.returns, strict=True)
+    )
+    pairs = {"windows": evidence.windows, "steps": evidence.steps, "returns": whole}
     return {name: metric.measure(*pairs[metric.evidence]) for name, metric in metrics().items()}
 
 
