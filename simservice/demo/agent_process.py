@@ -26,10 +26,15 @@ class AgentProcess:
     """
 
     def __init__(self, scratch: Path, log: Path) -> None:
-        self.log = log
-        self._log_file: IO[bytes] = log.open("wb")
+        self.scratch, self.log = scratch, log
+        self._process: subprocess.Popen[str] | None = None
+        self._ready = False
+
+    def start(self) -> None:
+        """Starts the process and does not wait for it."""
+        self._log_file: IO[bytes] = self.log.open("wb")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "simservice.demo.agent", str(scratch)],
+            [sys.executable, "-m", "simservice.demo.agent", str(self.scratch)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log_file,
@@ -37,7 +42,6 @@ class AgentProcess:
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "GRPC_ENABLE_FORK_SUPPORT": "0"},
             start_new_session=True,  # Ctrl-C in the terminal reaches the demo alone, which then ends the agent
         )
-        self._ready = False
 
     def __enter__(self) -> AgentProcess:
         return self
@@ -55,7 +59,7 @@ class AgentProcess:
     def train(self, job: Mapping[str, Any], progress: Callable[[News], None]) -> News:
         """Hands in one job and returns its last news. Raises InternalError with the log's end when the agent dies."""
         self.wait_until_ready()
-        assert self._process.stdin is not None
+        assert self._process is not None and self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # _next says it better
             self._process.stdin.write(json.dumps(job) + "\n")
             self._process.stdin.flush()
@@ -68,8 +72,10 @@ class AgentProcess:
             progress(news)
 
     def stop(self, *, patiently: bool = True) -> None:
-        """Ends the agent: by closing its input, then by force; never raises."""
+        """Ends the agent: by closing its input, then by force. One that was never started needs no end."""
         process = self._process
+        if process is None:
+            return
         if not patiently:
             self._signal(signal.SIGINT)
         with contextlib.suppress(BrokenPipeError):
@@ -88,11 +94,12 @@ class AgentProcess:
         self._log_file.close()
 
     def _signal(self, which: signal.Signals) -> None:
+        assert self._process is not None
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, which)
 
     def _next(self) -> News:
-        assert self._process.stdout is not None
+        assert self._process is not None and self._process.stdout is not None
         line = self._process.stdout.readline()
         if line:
             news: News = json.loads(line)

@@ -73,7 +73,7 @@ def run_demo(config: DemoConfig, console: Console | None = None) -> dict[str, An
         folder = stack.enter_context(_new_folder(config.out))
         scratch = stack.enter_context(_scratch())
         agent = stack.enter_context(AgentProcess(scratch, folder / "agent.log"))
-        service = stack.enter_context(_starting_service())
+        service = stack.enter_context(_starting(agent))
         findings = _play(config, stages, folder, agent, service)
         summary, details = summary_of(findings), details_of(findings)
         _write(folder, "summary.json", json.dumps(summary, indent=2) + "\n")
@@ -178,12 +178,18 @@ def _probes(
 
 
 @contextmanager
-def _starting_service() -> Iterator[Future[RayService]]:
-    """Ray Serve comes up while the first world is trained."""
+def _starting(agent: AgentProcess) -> Iterator[Future[RayService]]:
+    """Ray Serve, and then the agent, come up while the first world is trained; one by one, since both want a core."""
     service = RayService()
-    with ThreadPoolExecutor(1, "service") as pool:
+
+    def start() -> RayService:
+        service.start()
+        agent.start()
+        return service
+
+    with ThreadPoolExecutor(1, "starting") as pool:
         try:
-            yield pool.submit(service.__enter__)
+            yield pool.submit(start)
         finally:
             pool.shutdown(wait=True)
             service.stop()
