@@ -85,8 +85,8 @@ class Toy(World):
         x = state["x"] * self.matrix + self.push(action["action"])
         if self.config.noise:
             x = x + self.config.noise * draws["noise"].double()
-        terminated = torch.linalg.vector_norm(x, torch.inf, -1) > self.config.bound
-        return {"x": x}, StepOut(x.sum(-1), terminated, terminated.float(), self.certain.expand(len(x)), {})
+        terminated = x.abs().amax(-1) > self.config.bound
+        return {"x": x}, StepOut(x.sum(-1), terminated, terminated.float(), self.certain.expand(x.shape[0]), {})
 
     def emit(self, state: Tensors) -> Tensors:
         dtype = torch.float64 if self.spec.observation_space.dtype == np.float64 else torch.float32

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -50,17 +51,17 @@ def choose(waiting: Sequence[W], capacity: int) -> tuple[list[W], list[W]]:
     return chosen, left
 
 
-def cut(count: int, sizes: Sequence[int]) -> Iterable[tuple[int, int, int]]:
+@lru_cache(maxsize=4096)
+def cut(count: int, sizes: tuple[int, ...]) -> tuple[tuple[int, int, int], ...]:
     """(begin, end, padded size) of the pieces of a batch of `count`: full largest ones, then the smallest that fits.
 
     `sizes` ascend.
     """
-    begin = 0
-    while count - begin > sizes[-1]:
-        yield begin, begin + sizes[-1], sizes[-1]
-        begin += sizes[-1]
+    pieces = [(begin, begin + sizes[-1], sizes[-1]) for begin in range(0, count - sizes[-1], sizes[-1])]
+    begin = pieces[-1][1] if pieces else 0
     if count > begin:
-        yield begin, count, next(size for size in sizes if size >= count - begin)
+        pieces.append((begin, count, next(size for size in sizes if size >= count - begin)))
+    return tuple(pieces)
 
 
 def pad(lanes: Array, size: int, filler: int) -> Array:

@@ -131,8 +131,8 @@ class Runner:
             self.stats.world_errors += int(broken.sum())
         return Started(observation, broken)
 
-    def _cut(self, count: int) -> list[tuple[int, int, int]]:
-        pieces = list(cut(count, self.sizes))
+    def _cut(self, count: int) -> tuple[tuple[int, int, int], ...]:
+        pieces = cut(count, self.sizes)
         for begin, end, size in pieces:
             self.stats.padded_rows += size - (end - begin)
             self.stats.batches[size] = self.stats.batches.get(size, 0) + 1
@@ -152,7 +152,7 @@ class Runner:
         return {path: _fill(array, size).to(self.arena.device) for path, array in leaves.items()}
 
     def _keep(self, index: Tensor, rows: Tensors, count: int) -> None:
-        if count < len(index):
+        if count < index.shape[0]:
             index = index[:count]
             rows = {name: row[:count] for name, row in rows.items()}
         self.arena.scatter(index, rows)
