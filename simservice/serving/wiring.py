@@ -15,6 +15,7 @@ from simservice.protocol.messages import Limits, WorldContract, encode_world
 from simservice.serving.commands import CommandCodec
 from simservice.serving.facade import Hosted
 from simservice.serving.renderers import with_pictures
+from simservice.serving.timed_store import TimedStore
 from simservice.sessions.memory_store import MemoryStore
 from simservice.sessions.redis_store import RedisStore
 from simservice.sessions.service import SessionConfig, SessionService
@@ -68,8 +69,9 @@ class Replica:
         self.engine = Engine(world, capacity=config.capacity, device=config.device, buckets=config.buckets)
         context_frames = config.max_context_frames if "context" in world.spec.capabilities else 0
         codec = CommandCodec(world.spec, context_frames)
-        self.service = SessionService(self.engine, store, decode=codec.stored_command, config=config.sessions)
         self.metrics = ServingMetrics(world.spec.name)
+        timed = TimedStore(store, self.metrics.observe_journal_append)
+        self.service = SessionService(self.engine, timed, decode=codec.stored_command, config=config.sessions)
         self.metrics.watch(self.reading)
         limits = Limits(
             max_num_envs=min(config.sessions.max_num_envs, config.capacity),

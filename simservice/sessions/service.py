@@ -212,7 +212,7 @@ class SessionService:
 
     def stats(self) -> SessionStats:
         """The counters as they are now."""
-        lanes = sum(session.num_envs for session in self._sessions.values())
+        lanes = sum(session.num_envs for session in list(self._sessions.values()))
         return replace(self._stats, open=len(self._sessions), lanes=lanes)
 
     # ---- one request -----------------------------------------------------------------------------------------------

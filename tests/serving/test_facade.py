@@ -256,3 +256,7 @@ def test_calls_are_counted_by_code(toy_server, player):
     assert 'simservice_env_rpc_total{call="step",code="INVALID_ARGUMENT",world="noisy"}' in page
     assert 'simservice_env_rpc_total{call="step",code="OK",world="noisy"}' in page
     assert 'simservice_imagined_steps_total{world="noisy"}' in page
+    journaled = next(
+        line for line in page.splitlines() if line.startswith("simservice_journal_append_duration_seconds_count")
+    )
+    assert float(journaled.split()[-1]) >= 2
