@@ -260,6 +260,7 @@ COMMANDS = (
     ("collect CartPole-v1 --set gravty=12 --root {tmp}", "gravity"),
     ("collect CartPole-v1 --set gravity --root {tmp}", "name=value"),
     ("collect CartPole-v1 --policy {tmp}/none.npz --root {tmp}", "there is no file"),
+    ("collect CartPole-v1 --dataset nonsense --root {tmp}", "namespace/name-v0"),
     ("collect CartPole-v1 --dataset a/b-v0 --append c/d-v0 --root {tmp}", "simservice collect ENV"),
     ("probe tay --address {address}", "did you mean 'toy'"),
     ("probe toy --address {address}", "--env"),

@@ -13,6 +13,7 @@ from simservice.cli.options import Arguments, Root, Seed, Settings, load_policy,
 from simservice.cli.screen import bar, console, figure, next_step, shares, spinner
 
 if TYPE_CHECKING:
+    from simservice.data.episodes import Dataset
     from simservice.training.evaluate import Evaluation
 
 
@@ -37,13 +38,22 @@ def collect(
     from simservice.data.collect import RealStepCounter
     from simservice.data.collect import collect as record
     from simservice.data.environments import parse_settings
-    from simservice.data.episodes import coverage
-    from simservice.data.minari import default_dataset_id, free_version, load_dataset, save_dataset
+    from simservice.data.minari import check_target, default_dataset_id, free_version, load_dataset, save_dataset
 
     env_kwargs, attributes = parse_settings(arg or [], "--arg"), parse_settings(settings or [], "--set")
     earlier = load_dataset(append, root) if append else None
     acting: Any = policy if policy in ("random", "sticky") else load_policy(policy, seed, greedy=False)
     name = policy if policy in ("random", "sticky") else Path(policy).stem + (f"-epsilon{epsilon:g}" if epsilon else "")
+    if dataset is None:
+        earlier_id = earlier.dataset_id if earlier is not None else None
+        dataset = free_version(earlier_id, root) if earlier_id else default_dataset_id(env, name, root)
+    target: dict[str, Any] = {
+        "env_id": env,
+        "env_kwargs": env_kwargs,
+        "env_attributes": attributes,
+        "append_to": earlier,
+    }
+    check_target(dataset, root, **target)
     counter = RealStepCounter()
     with bar("Real steps", steps) as advance:
         episodes = record(
@@ -59,25 +69,25 @@ def collect(
             budget=counter,
             progress=advance,
         )
-    if dataset is None:
-        earlier_id = earlier.dataset_id if earlier is not None else None
-        dataset = free_version(earlier_id, root) if earlier_id else default_dataset_id(env, name, root)
     saved = save_dataset(
         episodes,
         dataset,
-        env_id=env,
-        env_kwargs=env_kwargs,
-        env_attributes=attributes,
+        **target,
         root=root,
         real_steps=counter.steps,
         metadata={"seed": seed, "policy": name, "num_envs": num_envs, "code_version": __version__},
-        append_to=earlier,
     )
+    _show_dataset(saved, root)
+
+
+def _show_dataset(saved: Dataset, root: Path | None) -> None:
+    from simservice.data.episodes import coverage
+
     screen = console()
     screen.print(str(coverage(saved.episodes, saved.action_space)), highlight=False, markup=False)
     screen.print(f"[bold]{saved.dataset_id}[/bold]  {saved.real_steps} real steps, sha256 {saved.hash[:12]}")
     where = f" --root {root}" if root is not None else ""
-    next_step(f"simservice train {saved.dataset_id}{where} --out runs/{_short(env)}")
+    next_step(f"simservice train {saved.dataset_id}{where} --out runs/{_short(saved.env_id or 'world')}")
 
 
 def _short(env_id: str) -> str:

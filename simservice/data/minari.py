@@ -54,6 +54,31 @@ def free_version(dataset_id: str, root: str | Path | None = None) -> str:
     return f"{base}-v{number}"
 
 
+def check_target(
+    dataset_id: str,
+    root: str | Path | None,
+    *,
+    env_id: str,
+    env_kwargs: Mapping[str, Any] | None = None,
+    env_attributes: Mapping[str, Any] | None = None,
+    append_to: Dataset | None = None,
+) -> None:
+    """What save_dataset would refuse, asked before real steps are spent: InvalidInput."""
+    try:
+        parse_dataset_id(dataset_id)
+    except (ValueError, TypeError) as error:
+        raise InvalidInput("dataset id", f"{dataset_id!r} is not of the form namespace/name-v0") from error
+    top = datasets_root(root)
+    if (top / dataset_id).exists():
+        hint = free_version(dataset_id, root)
+        raise InvalidInput("dataset id", f"{dataset_id} exists already in {top}; the next free version is {hint}")
+    if append_to is not None:
+        wanted = (env_id, dict(env_kwargs or {}), dict(env_attributes or {}))
+        found = (append_to.env_id, dict(append_to.env_kwargs), dict(append_to.env_attributes))
+        if wanted != found:
+            raise InvalidInput("append", f"{append_to.dataset_id} was recorded in {found}, not in {wanted}")
+
+
 def list_datasets(root: str | Path | None = None) -> list[str]:
     """The ids of all datasets under the root."""
     top = datasets_root(root)
@@ -78,6 +103,14 @@ def save_dataset(
     `append_to` puts the episodes of an earlier dataset first, and adds its real steps. `real_steps` is what recording
     cost (default: the episodes' own steps). Raises InvalidInput for a malformed or taken id.
     """
+    check_target(
+        dataset_id,
+        root,
+        env_id=env_id,
+        env_kwargs=env_kwargs,
+        env_attributes=env_attributes,
+        append_to=append_to,
+    )
     environment = make_environment(env_id, env_kwargs)
     close(environment)
     spec, observation_space, action_space = environment.spec, environment.observation_space, environment.action_space
@@ -88,7 +121,6 @@ def save_dataset(
         **(metadata or {}),
     }
     if append_to is not None:
-        _check_same_environment(append_to, env_id, env_kwargs, env_attributes)
         episodes, cost = [*append_to.episodes, *episodes], cost + append_to.real_steps
         own["appended_to"] = append_to.dataset_id
     if not episodes:
@@ -154,15 +186,9 @@ def load_dataset(dataset: str | Path, root: str | Path | None = None) -> Dataset
 
 
 def _new_folder(dataset_id: str, root: str | Path | None) -> Path:
-    try:
-        namespace, _, _ = parse_dataset_id(dataset_id)
-    except (ValueError, TypeError) as error:
-        raise InvalidInput("dataset id", f"{dataset_id!r} is not of the form namespace/name-v0") from error
-    top = datasets_root(root)
+    """The folder to be, its parents made and marked as Minari namespaces."""
+    namespace, top = parse_dataset_id(dataset_id)[0], datasets_root(root)
     folder = top / dataset_id
-    if folder.exists():
-        hint = free_version(dataset_id, root)
-        raise InvalidInput("dataset id", f"{dataset_id} exists already in {top}; the next free version is {hint}")
     folder.parent.mkdir(parents=True, exist_ok=True)
     level = top
     for part in (namespace or "").split("/"):
@@ -249,18 +275,6 @@ def _find(dataset: str | Path, root: str | Path | None) -> Path:
         if (candidate / "metadata.json").is_file():
             return candidate
     raise MissingDataset(str(dataset), str(top), list_datasets(root))
-
-
-def _check_same_environment(
-    earlier: Dataset,
-    env_id: str,
-    env_kwargs: Mapping[str, Any] | None,
-    env_attributes: Mapping[str, Any] | None,
-) -> None:
-    wanted = (env_id, dict(env_kwargs or {}), dict(env_attributes or {}))
-    found = (earlier.env_id, dict(earlier.env_kwargs), dict(earlier.env_attributes))
-    if wanted != found:
-        raise InvalidInput("append", f"{earlier.dataset_id} was recorded in {found}, not in {wanted}")
 
 
 def _slug(name: str) -> str:

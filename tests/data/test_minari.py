@@ -126,7 +126,7 @@ def test_more_data_makes_a_new_version_and_leaves_the_old_one(saved, tmp_path):
     assert fingerprint(again.episodes[: len(saved.episodes)]) == saved.hash
     assert load_dataset(ID, tmp_path).hash == saved.hash
     with pytest.raises(InvalidInput, match=r"append: .* was recorded in"):
-        save_dataset(more, "a/b-v0", env_id="CartPole-v1", root=tmp_path, append_to=saved)
+        save_dataset(more, "other/b-v0", env_id="CartPole-v1", root=tmp_path, append_to=saved)
 
 
 def test_a_missing_dataset_names_its_near_miss_and_what_to_do(saved, tmp_path):
