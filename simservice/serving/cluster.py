@@ -134,7 +134,7 @@ class Cluster:
                 serve.shutdown()
                 ray.shutdown()
         if self.folder is not None:
-            end_leftovers(self.folder, STOP_TIMEOUT_S)
+            end_leftovers(self.folder, os.getsid(0), STOP_TIMEOUT_S)
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder = None
         if self._guardian is not None:
@@ -172,7 +172,7 @@ class Cluster:
                 if attempt == START_ATTEMPTS:
                     raise InternalError(f"Ray did not start on this machine: {error}") from error
                 ray.shutdown()
-                end_leftovers(self.folder, patience_s=0.0)
+                end_leftovers(self.folder, os.getsid(0), 0.0)
             else:
                 return
 

@@ -13,7 +13,7 @@ import grpc
 from ray.serve import get_replica_context
 from ray.serve._private.direct_ingress_grpc_util import gRPCDIReceiveStream
 
-from simservice.errors import InternalError
+from simservice.errors import ConfigError, InternalError
 from simservice.protocol.v1 import service_pb2 as pb
 from simservice.serving.announcement import Announcement
 from simservice.serving.facade import CallContext, WorldService
@@ -48,6 +48,11 @@ class WorldReplica:
         config = config or ReplicaConfig()
         self._store = open_store(store_url, config.sessions.idle_ttl_s)
         self._replica: Replica = build_replica(folder, self._store, config)
+        name, application = self._replica.hosted.name, get_replica_context().app_name
+        if name != application:
+            raise ConfigError(
+                f"the application {application!r} serves the world {name!r}; it must have the world's name"
+            )
         self._facade = WorldService([self._replica.hosted], self._store)
         self._metrics_server: MetricsServer | None = None
         self._announcement: Path | None = None
