@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -36,7 +37,7 @@ from simservice.monitor.report import ProbeReport
 from simservice.serving.service import RayService
 
 BASELINE_SETTINGS: Mapping[str, Any] = {"num_envs": 4, "rollout_steps": 64, "minibatch_size": 64}
-"""A learner with few real steps takes small batches: eleven updates of 3,000 steps, where the dream's batch is one."""
+"""A learner with few real steps takes small batches: a dozen updates of 3,000 steps, where the dream's batch is one."""
 
 PROBE_HORIZON = 100
 
@@ -119,13 +120,14 @@ def _play(
 
 
 def _baseline(plan: Plan, stages: Stages, agent: AgentProcess, folder: Path, steps: int) -> Baseline:
+    batch = BASELINE_SETTINGS["num_envs"] * BASELINE_SETTINGS["rollout_steps"]
     job = {
         "job": "reality",
         "env_id": plan.env_id,
         "env_kwargs": {},
         "seed": plan.seed,
         "policy": str(folder / "policies" / "baseline.npz"),
-        "settings": {**BASELINE_SETTINGS, "total_steps": steps},
+        "settings": {**BASELINE_SETTINGS, "total_steps": batch * math.ceil(steps / batch)},
     }
     learning: list[tuple[int, float]] = []
     with stages.stage(f"the same PPO with {steps:,} real steps and no dream", "baseline") as line:
