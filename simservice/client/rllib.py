@@ -43,7 +43,7 @@ State = dict[str, Array]
 class PPOSettings:
     """Tuned on the true CartPole dynamics behind the same interface, never on a learned world (see decisions.md)."""
 
-    total_steps: int = 49_152
+    total_steps: int = 57_344
     num_envs: int = 64  # lanes of one EnvRunner
     num_env_runners: int = 0  # 0: the learner's process steps the lanes itself, the fastest on few cores
     rollout_steps: int = 32  # of every lane between two updates

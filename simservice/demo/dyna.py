@@ -22,7 +22,7 @@ from simservice.serving.service import RayService
 from simservice.training.trainer import TrainConfig, train
 from simservice.types import Episode
 
-FIRST_TRAINING = {"total_steps": 49_152}
+FIRST_TRAINING = {"total_steps": 57_344}
 """From fresh weights: also after a policy failed in reality, since what it had learned was the old world's faults."""
 
 LATER_TRAINING = {"total_steps": 32_768, "learning_rate": 1e-3}
