@@ -150,17 +150,7 @@ def _returns(summary: Figures, details: Figures) -> str:
 
 
 def _rounds(summary: Figures) -> str:
-    head = (
-        "round",
-        "real steps",
-        "world",
-        "dream return",
-        "check in reality",
-        "real return",
-        "imagined steps",
-        "per s",
-        "s",
-    )
+    head = ("round", "real steps", "world", "dream return", "check in reality", "real return", "imagined", "per s", "s")
     rows = []
     for r in summary["rounds"]:
         check = ", ".join(plain(x) for x in r["check_returns"]) or "none"
