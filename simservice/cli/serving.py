@@ -54,12 +54,14 @@ def serve(
 
 def worlds(address: Address = "127.0.0.1:50051") -> None:
     """List the worlds served at an address."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from simservice.client.session import list_worlds
 
-    table = Table("world", "family", "learned from", "real steps", "trust horizon", "cap", box=None, pad_edge=False)
-    for contract in list_worlds(address):
+    contracts = list_worlds(address)
+    names = Column("world", no_wrap=True, min_width=max((len(one.spec.full_name) for one in contracts), default=0))
+    table = Table(names, "family", "learned from", "real steps", "trust horizon", "cap", box=None, pad_edge=False)
+    for contract in contracts:
         spec, origin = contract.spec, contract.provenance
         table.add_row(
             spec.full_name,

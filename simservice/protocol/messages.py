@@ -94,7 +94,7 @@ def encode_world(contract: WorldContract) -> world_pb.World:
             lane_bytes=limits.lane_bytes,
         ),
         provenance_json=json.dumps(plain_json(contract.provenance)),
-        trust_horizon_steps=spec.trust_horizon_steps or 0,
+        trust_horizon_steps=spec.trust_horizon_steps,
         server_version=contract.server_version,
     )
 
@@ -113,7 +113,7 @@ def decode_world(message: world_pb.World) -> WorldContract:
             render_modes=tuple(message.render_modes),
             metadata=_json_object(message.metadata_json, "metadata"),
             capabilities=frozenset(message.capabilities),
-            trust_horizon_steps=message.trust_horizon_steps or None,
+            trust_horizon_steps=message.trust_horizon_steps if message.HasField("trust_horizon_steps") else None,
         ),
         limits=Limits(
             max_num_envs=limits.max_num_envs,

@@ -70,6 +70,11 @@ def test_what_a_world_leaves_open_comes_out_as_none():
     assert found.spec.trust_horizon_steps is None
 
 
+def test_a_world_that_cannot_be_trusted_at_all_is_not_one_that_was_never_measured():
+    found = messages.decode_world(through(messages.encode_world(contract(trust_horizon_steps=0))))
+    assert found.spec.trust_horizon_steps == 0
+
+
 def test_numbers_json_has_no_word_for_become_null():
     found = messages.decode_world(messages.encode_world(contract(metadata={"r2": np.float64("nan"), "n": np.int64(3)})))
     assert found.spec.metadata == {"r2": None, "n": 3}
