@@ -83,6 +83,7 @@ class Engine:
         if self._arena.device.type != "cpu":
             self._here_below_s = 0.0  # while a device works the loop can read what arrives
         self._running = False
+        self._pinned = False
 
     # ---- life ------------------------------------------------------------------------------------------------------
 
@@ -258,6 +259,9 @@ class Engine:
     def _tick_here(self) -> None:
         """A tick on the event loop: all that has arrived since it was planned."""
         chosen, self._here = choose(self._here, self.capacity)
+        if not self._pinned:
+            torch.set_num_threads(1)  # torch counts them by thread, and this is another than the engine's own
+            self._pinned = True
         with torch.inference_mode():
             self._ticker.do(chosen)
         self._deliver(chosen)
