@@ -75,7 +75,11 @@ def run_demo(config: DemoConfig, console: Console | None = None) -> dict[str, An
         scratch = stack.enter_context(_scratch())
         agent = stack.enter_context(AgentProcess(scratch, folder / "agent.log"))
         service = stack.enter_context(_starting(agent))
-        findings = _play(config, stages, folder, agent, service)
+        try:
+            findings = _play(config, stages, folder, agent, service)
+        except KeyboardInterrupt:
+            stages.console.print("interrupted: ending every process of this run, and removing what it wrote")
+            raise
         summary, details = summary_of(findings), details_of(findings)
         _write(folder, "summary.json", json.dumps(summary, indent=2) + "\n")
         _write(folder, "details.json", json.dumps(details) + "\n")
