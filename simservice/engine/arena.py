@@ -18,6 +18,7 @@ class Arena:
         self.capacity = capacity
         self.scratch = capacity  # the lane that pads
         self.device = torch.device(device)
+        self._on_host = self.device.type == "cpu"
         self.rows: Tensors = world.allocate(capacity + 1, self.device)
         self.lane_bytes = sum(row[0].numel() * row.element_size() for row in self.rows.values())
         self._used = np.zeros(capacity, dtype=np.bool_)
@@ -54,7 +55,12 @@ class Arena:
 
     def index(self, lanes: Array) -> Tensor:
         """Lanes as an index on the device."""
-        return torch.from_numpy(lanes).to(self.device, non_blocking=True)
+        return self.put(lanes)
+
+    def put(self, array: Array) -> Tensor:
+        """A host array on the device; on the CPU without a copy, nor a call that finds out that none is needed."""
+        tensor = torch.from_numpy(array)
+        return tensor if self._on_host else tensor.to(self.device, non_blocking=True)
 
     def gather(self, index: Tensor) -> Tensors:
         """Copies of rows, in the order of the index."""

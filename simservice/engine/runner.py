@@ -149,7 +149,7 @@ class Runner:
 
     def _fill(self, leaves: Leaves, size: int) -> Tensors:
         """On the device, filled up with the first row: what a padding row holds must be a legal value."""
-        return {path: _fill(array, size).to(self.arena.device) for path, array in leaves.items()}
+        return {path: self.arena.put(_fill(array, size)) for path, array in leaves.items()}
 
     def _keep(self, index: Tensor, rows: Tensors, count: int) -> None:
         if count < index.shape[0]:
@@ -163,11 +163,11 @@ class Runner:
             self.arena.scatter(index[chosen], {name: row[chosen] for name, row in rows.items()})
 
 
-def _fill(array: Array, size: int) -> Tensor:
+def _fill(array: Array, size: int) -> Array:
     filled = np.empty((size, *array.shape[1:]), dtype=array.dtype)
     filled[: len(array)] = array
     filled[len(array) :] = array[0]
-    return torch.from_numpy(filled)
+    return filled
 
 
 def _host(leaves: Tensors, count: int) -> Leaves:

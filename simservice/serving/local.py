@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import threading
 from collections.abc import Callable, Sequence
@@ -146,6 +147,8 @@ async def _serve_until_signal(service: LocalService, ready: Callable[[LocalServi
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
     await service.start()
+    gc.collect()
+    gc.freeze()  # what is loaded now stays; walking it again and again made one step in a hundred slow
     try:
         ready(service)
         await stopped.wait()
