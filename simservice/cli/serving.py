@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import signal
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -105,7 +104,7 @@ def _serve_on_ray(folders: list[Path], settings: dict[str, Any]) -> None:
         names = [contract.spec.full_name for contract in list_worlds(service.address)]
         _show(names, service.address, [service.metrics_url] if service.metrics_url else [])
         with contextlib.suppress(KeyboardInterrupt):
-            threading.Event().wait()
+            service.wait()
     finally:
         service.stop()
 
