@@ -12,6 +12,7 @@ from typing import Any
 
 from simservice import __version__
 from simservice.data.episodes import Dataset
+from simservice.demo.baseline import Baseline
 from simservice.demo.dyna import Plan, Round
 from simservice.demo.scoring import Score
 from simservice.demo.traces import Trace, plain_numbers
@@ -25,14 +26,6 @@ COUNTED = (
 PACKAGES = ("torch", "ray", "gymnasium", "grpcio", "numpy")
 
 
-@dataclass(frozen=True)
-class Baseline:
-    """The same PPO in reality: its learning curve, and the steps it took."""
-
-    learning: Sequence[tuple[int, float]]
-    real_steps: int
-
-
 @dataclass(frozen=True, kw_only=True)
 class Findings:
     """What a run measured."""
@@ -43,7 +36,7 @@ class Findings:
     kept: Round
     scores: Sequence[Score]  # of each round's policy
     baseline: Baseline
-    baseline_score: Score
+    small_batches: Baseline
     before: ProbeReport
     after: ProbeReport
     traces: Sequence[Trace]
@@ -69,13 +62,16 @@ def summary_of(found: Findings) -> dict[str, Any]:
         "real_steps": found.real_steps,
         "real_steps_budget": found.plan.rules.budget,
         "measurement_steps": {
-            "scores": sum(one.steps for one in (*found.scores, found.baseline_score)),
+            "scores": sum(one.steps for one in (*found.scores, found.baseline.score, found.small_batches.score)),
             "probes": found.before.real_steps + found.after.real_steps,
         },
         "counted": COUNTED,
-        "baseline_return_mean": found.baseline_score.mean,
-        "baseline_return_interval": list(found.baseline_score.interval),
+        "baseline_return_mean": found.baseline.score.mean,
+        "baseline_return_interval": list(found.baseline.score.interval),
         "baseline_real_steps": found.baseline.real_steps,
+        "baseline_small_batches_return_mean": found.small_batches.score.mean,
+        "baseline_small_batches_return_interval": list(found.small_batches.score.interval),
+        "baseline_small_batches_real_steps": found.small_batches.real_steps,
         "trust_horizon_steps": found.before.trust_horizon,
         "trust_horizon_steps_changed": found.after.trust_horizon,
         "return_gap": found.before.returns.max_abs.value,
@@ -114,13 +110,18 @@ def details_of(found: Findings) -> dict[str, Any]:
             }
             for played in found.rounds
         ],
-        "baseline": {
-            "real_steps": [step for step, _ in found.baseline.learning],
-            "return": plain_numbers([value for _, value in found.baseline.learning]),
-        },
+        "baseline": _learning(found.baseline),
+        "baseline_small_batches": _learning(found.small_batches),
         "return_limit": float(max(max(score.returns) for score in found.scores)),
         "lanes": found.plan.lanes,
         "probes": {"before": found.before.to_json(), "after": found.after.to_json()},
+    }
+
+
+def _learning(baseline: Baseline) -> dict[str, Any]:
+    return {
+        "real_steps": [step for step, _ in baseline.learning],
+        "return": plain_numbers([value for _, value in baseline.learning]),
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 import signal
@@ -19,11 +18,11 @@ from typing import Any
 
 from rich.console import Console
 
-from simservice.client.policy import load_policy
 from simservice.data.collect import RealStepCounter
-from simservice.demo.agent_process import AgentProcess, News
+from simservice.demo.agent_process import AgentProcess
+from simservice.demo.baseline import SAME, SMALL_BATCHES, Baseline, play_baseline
 from simservice.demo.dyna import Dyna, Plan, Round
-from simservice.demo.findings import Baseline, Findings, details_of, summary_of
+from simservice.demo.findings import Findings, details_of, summary_of
 from simservice.demo.report import render
 from simservice.demo.rounds import Rules
 from simservice.demo.scoring import Score, score
@@ -35,9 +34,6 @@ from simservice.monitor.probe import probe
 from simservice.monitor.reality import ProbeConfig
 from simservice.monitor.report import ProbeReport
 from simservice.serving.service import RayService
-
-BASELINE_SETTINGS: Mapping[str, Any] = {"num_envs": 4, "rollout_steps": 64, "minibatch_size": 64}
-"""A learner with few real steps takes small batches: a dozen updates of 3,000 steps, where the dream's batch is one."""
 
 PROBE_HORIZON = 100
 
@@ -97,9 +93,8 @@ def _play(
     dyna = Dyna(plan=plan, folder=folder, stages=stages, agent=agent, service=service, counter=counter)
     kept = dyna.run()
     assert dyna.dataset is not None
-    baseline = _baseline(plan, stages, agent, folder, counter.steps)
+    same, small_batches = _baselines(config, plan, stages, agent, folder, counter.steps)
     scores = _score_rounds(config, plan, stages, dyna.rounds, kept)
-    baseline_score = _score_baseline(config, plan, stages, folder)
     before, after = _probes(config, plan, stages, service.result(), kept, dyna.rounds[-1])
     with stages.stage("one start, one row of actions: reality, dream, changed reality", "probing fidelity"):
         traces = record_traces(
@@ -111,8 +106,8 @@ def _play(
         rounds=dyna.rounds,
         kept=kept,
         scores=scores,
-        baseline=baseline,
-        baseline_score=baseline_score,
+        baseline=same,
+        small_batches=small_batches,
         before=before,
         after=after,
         traces=traces,
@@ -123,25 +118,29 @@ def _play(
     )
 
 
-def _baseline(plan: Plan, stages: Stages, agent: AgentProcess, folder: Path, steps: int) -> Baseline:
-    batch = BASELINE_SETTINGS["num_envs"] * BASELINE_SETTINGS["rollout_steps"]
-    job = {
-        "job": "reality",
-        "env_id": plan.env_id,
-        "env_kwargs": {},
-        "seed": plan.seed,
-        "policy": str(folder / "policies" / "baseline.npz"),
-        "settings": {**BASELINE_SETTINGS, "total_steps": batch * math.ceil(steps / batch)},
-    }
-    learning: list[tuple[int, float]] = []
-    with stages.stage(f"the same PPO with {steps:,} real steps and no dream", "baseline") as line:
-
-        def progress(news: News) -> None:
-            learning.append((news["steps"], news["return_mean"]))
-            line.show(f"{news['steps']:,} real steps, return {news['return_mean']:.0f}", news["steps"] / steps)
-
-        last = agent.train(job, progress)
-    return Baseline(learning=learning, real_steps=last["steps"])
+def _baselines(
+    config: DemoConfig, plan: Plan, stages: Stages, agent: AgentProcess, folder: Path, steps: int
+) -> tuple[Baseline, Baseline]:
+    """The same PPO without a dream: as it is, and retuned for few steps."""
+    found = []
+    for name, title, settings in (
+        ("baseline", "the same PPO in reality, without a dream", SAME),
+        ("baseline-small-batches", "PPO in reality, retuned for few steps", SMALL_BATCHES),
+    ):
+        with stages.stage(title, "baselines") as line:
+            played = play_baseline(
+                agent,
+                folder / "policies" / f"{name}.npz",
+                settings,
+                env_id=plan.env_id,
+                steps=steps,
+                episodes=config.episodes,
+                seed=plan.seed,
+                progress=line.show,
+            )
+            line.result = f"mean return {played.score.mean:.1f} after {played.real_steps:,} real steps"
+        found.append(played)
+    return found[0], found[1]
 
 
 def _score_rounds(config: DemoConfig, plan: Plan, stages: Stages, rounds: list[Round], kept: Round) -> list[Score]:
@@ -154,14 +153,6 @@ def _score_rounds(config: DemoConfig, plan: Plan, stages: Stages, rounds: list[R
         final = scores[kept.number - 1]
         line.result = f"mean return {final.mean:.1f}, worst {min(final.returns):.0f}"
     return scores
-
-
-def _score_baseline(config: DemoConfig, plan: Plan, stages: Stages, folder: Path) -> Score:
-    with stages.stage(f"{config.episodes} real episodes with the baseline's policy", "scoring in reality") as line:
-        policy = load_policy(folder / "policies" / "baseline.npz")
-        found = score(policy, plan.env_id, config.episodes, plan.seed)
-        line.result = f"mean return {found.mean:.1f}"
-    return found
 
 
 def _probes(

@@ -22,6 +22,8 @@ def show_table(console: Console, summary: Mapping[str, Any], out: Path) -> None:
         ("real steps", f"[bold]{summary['real_steps']:,}[/]", f"of {summary['real_steps_budget']:,}, all counted"),
         ("the same PPO without a dream", f"[bold]{summary['baseline_return_mean']:.1f}[/]",
          f"after {summary['baseline_real_steps']:,} real steps, interval {base_low:.1f} to {base_high:.1f}"),
+        ("  retuned for few steps", f"{summary['baseline_small_batches_return_mean']:.1f}",
+         f"after {summary['baseline_small_batches_real_steps']:,} real steps, in batches of 256"),
         ("imagined steps", f"[bold]{summary['imagined_steps']:,}[/]",
          f"{summary['imagined_steps_per_s']:,.0f} a second with learning, over gRPC"),
         ("trust horizon", f"[bold]{summary['trust_horizon_steps']} steps[/]",

@@ -13,8 +13,9 @@ from rich.console import Console
 from simservice.client.policy import Policy
 from simservice.data.collect import collect
 from simservice.data.minari import save_dataset
+from simservice.demo.baseline import Baseline
 from simservice.demo.dyna import Plan, Round
-from simservice.demo.findings import Baseline, Findings, details_of, summary_of
+from simservice.demo.findings import Findings, details_of, summary_of
 from simservice.demo.report import render
 from simservice.demo.rounds import Check
 from simservice.demo.scoring import Score
@@ -50,8 +51,8 @@ def found(tmp_path_factory):
         rounds=rounds,
         kept=rounds[1],
         scores=[Score((100.0, 120.0), 220), Score((500.0, 480.0), 980)],
-        baseline=Baseline(learning=[(256, float("nan")), (512, 30.0)], real_steps=512),
-        baseline_score=Score((30.0, 40.0), 70),
+        baseline=Baseline([(256, float("nan")), (512, 30.0)], 512, Score((30.0, 40.0), 70)),
+        small_batches=Baseline([(256, 20.0)], 256, Score((50.0, 60.0), 110)),
         before=before,
         after=after,
         traces=traces,
@@ -71,7 +72,7 @@ def test_the_summary_holds_every_figure_and_nothing_that_is_not_json(found):
     assert written["baseline_return_mean"] == 35.0
     assert written["imagined_steps"] == 4_000
     assert written["imagined_steps_per_s"] == 1_000
-    assert written["measurement_steps"]["scores"] == 220 + 980 + 70
+    assert written["measurement_steps"]["scores"] == 220 + 980 + 70 + 110
     assert written["trust_horizon_steps"] >= written["trust_horizon_steps_changed"]
 
 
