@@ -42,7 +42,9 @@ def _head(summary: Figures) -> str:
         f'<p class="lead">A world was learned from <b>{summary["real_steps"]:,} real steps</b> and served on Ray '
         f"Serve. RLlib's PPO trained in it for {summary['imagined_steps']:,} imagined steps. Then it met the real "
         f"environment and scored <b>{plain(round(summary['real_return_mean'], 1))}</b> on average over "
-        f"{summary['real_episodes']} episodes. At last reality was changed ({changed}), and the probe noticed.</p>"
+        f"{summary['real_episodes']} episodes. At last reality was changed ({changed}): "
+        f"the trust horizon went from {summary['trust_horizon_steps']} to {summary['trust_horizon_steps_changed']} "
+        f"steps.</p>"
     )
 
 
