@@ -66,40 +66,40 @@ class Runner:
         """Shows every lane one real frame and the action that led to it."""
         for a, b, size in self._cut(len(lanes)):
             part = lanes[a:b]
-            index, draws = self._draws(part, size, "observe")
+            padded = pad(part, size, self.arena.scratch)
             state = self.world.observe(
-                self.arena.gather(index),
+                self.arena.gather(padded),
                 self._fill(_rows(frame, a, b), size),
                 self._fill(_rows(action, a, b), size),
                 torch.full((size,), first, dtype=torch.bool, device=self.arena.device),
-                draws,
+                self._draws(padded, "observe"),
             )
-            self._keep(index, state, b - a)
+            self.arena.scatter(part, state, b - a)
             self.control.counter[part] += 1
 
     def look(self, lanes: Array) -> Leaves:
         """The present observation of every lane."""
         parts = []
         for a, b, size in self._cut(len(lanes)):
-            index = self.arena.index(pad(lanes[a:b], size, self.arena.scratch))
-            parts.append(_host(self.world.emit(self.arena.gather(index)), b - a))
+            padded = pad(lanes[a:b], size, self.arena.scratch)
+            parts.append(_host(self.world.emit(self.arena.gather(padded)), b - a))
         return _join(parts)
 
     def picture(self, lanes: Array) -> Array:
         """(n, height, width, 3) uint8."""
         parts = []
         for a, b, size in self._cut(len(lanes)):
-            index = self.arena.index(pad(lanes[a:b], size, self.arena.scratch))
-            parts.append(self.world.render(self.arena.gather(index))[: b - a].cpu().numpy())
+            padded = pad(lanes[a:b], size, self.arena.scratch)
+            parts.append(_array(self.world.render(self.arena.gather(padded)), b - a))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     # ---- one padded call ---------------------------------------------------------------------------------------------
 
     def _step(self, lanes: Array, where: Span, action: Leaves, size: int) -> Stepped:
         count = len(lanes)
-        index, draws = self._draws(lanes, size, "step")
-        before = self.arena.gather(index)
-        after, out = self.world.step(before, self._fill(action, size), draws)
+        padded = where if count == size else pad(lanes, size, self.arena.scratch)
+        before = self.arena.gather(padded)
+        after, out = self.world.step(before, self._fill(action, size), self._draws(padded, "step"))
         self.control.counter[where] += 1
         observation = _host(self.world.emit(after), count)
         reward = _array(out.reward, count).astype(np.float64, copy=False)
@@ -107,7 +107,7 @@ class Runner:
         uncertainty = _array(out.uncertainty, count) if self._uncertain else None
         broken = unusable(observation, reward)
         if broken is None:
-            self._keep(index, after, count)
+            self.arena.scatter(where, after, count)
         else:
             self.stats.world_errors += int(broken.sum())
             kept = _host(self.world.emit(before), count)
@@ -117,15 +117,16 @@ class Runner:
             terminated = terminated & ~broken
             if uncertainty is not None:
                 uncertainty = np.where(broken, np.float32(np.nan), uncertainty)
-            self._keep_where(index, after, ~broken)
+            good = np.flatnonzero(~broken)
+            chosen = self.arena.put(good)
+            self.arena.scatter(lanes[good], {name: row[chosen] for name, row in after.items()}, len(good))
         return Stepped(observation, reward, terminated, uncertainty, broken)
 
     def _start(self, lanes: Array, size: int) -> Started:
-        index, draws = self._draws(lanes, size, "init")
-        state = self.world.init(draws)
+        state = self.world.init(self._draws(pad(lanes, size, self.arena.scratch), "init"))
         self.control.counter[lanes] += 1
         observation = _host(self.world.emit(state), len(lanes))
-        self._keep(index, state, len(lanes))
+        self.arena.scatter(lanes, state, len(lanes))
         broken = unusable(observation)
         if broken is not None:
             self.stats.world_errors += int(broken.sum())
@@ -138,29 +139,18 @@ class Runner:
             self.stats.batches[size] = self.stats.batches.get(size, 0) + 1
         return pieces
 
-    def _draws(self, lanes: Array, size: int, call: Call) -> tuple[Tensor, Tensors]:
-        padded = pad(lanes, size, self.arena.scratch)
+    def _draws(self, padded: Span, call: Call) -> Tensors:
         wanted = self.world.draws[call]
         if not wanted:
-            return self.arena.index(padded), {}
-        seed = self.arena.index(self.control.seed[padded])
-        counter = self.arena.index(self.control.counter[padded])
-        return self.arena.index(padded), lane_draws(wanted, seed, counter, call)
+            return {}
+        # Copies: a slice of a column is a view, and the columns are written while the draws are in use.
+        seed = self.arena.put(np.array(self.control.seed[padded]))
+        counter = self.arena.put(np.array(self.control.counter[padded]))
+        return lane_draws(wanted, seed, counter, call)
 
     def _fill(self, leaves: Leaves, size: int) -> Tensors:
         """On the device, filled up with the first row: what a padding row holds must be a legal value."""
         return {path: self.arena.put(_fill(array, size)) for path, array in leaves.items()}
-
-    def _keep(self, index: Tensor, rows: Tensors, count: int) -> None:
-        if count < index.shape[0]:
-            index = index[:count]
-            rows = {name: row[:count] for name, row in rows.items()}
-        self.arena.scatter(index, rows)
-
-    def _keep_where(self, index: Tensor, rows: Tensors, good: Array) -> None:
-        chosen = torch.from_numpy(np.flatnonzero(good)).to(self.arena.device)
-        if len(chosen):
-            self.arena.scatter(index[chosen], {name: row[chosen] for name, row in rows.items()})
 
 
 def _fill(array: Array, size: int) -> Array:

@@ -77,13 +77,13 @@ class Ticker:
                 raise NeedsReset(np.flatnonzero(~ready).tolist())
             request.result = self._runner.picture(lanes)
         elif request.kind == "snapshot":
-            rows = self._arena.gather(self._arena.index(lanes))
+            rows = self._arena.gather(lanes)
             request.result = pack(self._runner.world.spec, rows, self._control.columns(lanes))
         elif request.kind == "restore":
             world = self._runner.world
             rows, columns = unpack(world.spec, dict(world.slots), len(lanes), request.command)
             here = {name: row.to(self._arena.device) for name, row in rows.items()}
-            self._arena.scatter(self._arena.index(lanes), here)
+            self._arena.scatter(lanes, here, len(lanes))
             self._control.write(lanes, columns)
         else:
             self._arena.clear(lanes)

@@ -7,6 +7,7 @@ from toy import Toy, toy_spec
 
 from simservice.engine.arena import Arena
 from simservice.errors import CapacityExhausted
+from simservice.worlds.world import Slot
 
 
 @pytest.fixture
@@ -40,15 +41,44 @@ def test_giving_back_a_free_lane_is_noticed(arena):
         arena.release(lanes)
 
 
-def test_scatter_writes_what_gather_reads_and_clear_leaves_nothing(arena):
-    index = arena.index(np.array([5, 2]))
-    rows = {"x": torch.arange(8, dtype=torch.float64).view(2, 4)}
-    arena.scatter(index, rows)
-    assert torch.equal(arena.gather(index)["x"], rows["x"])
+@pytest.fixture(params=["numpy", "torch"])
+def any_arena(request, arena):
+    """As on the CPU, and as where numpy cannot reach the rows."""
+    if request.param == "torch":
+        arena._views = None
+    return arena
+
+
+def test_scatter_writes_what_gather_reads_and_clear_leaves_nothing(any_arena):
+    arena = any_arena
+    rows = {"x": torch.arange(12, dtype=torch.float64).view(3, 4)}
+    arena.scatter(np.array([5, 2]), rows, 2)
+    assert torch.equal(arena.gather(np.array([5, 2]))["x"], rows["x"][:2])
+    assert torch.equal(arena.gather(np.array([2, 2]))["x"], rows["x"][[1, 1]])
     assert arena.rows["x"][2].tolist() == [4, 5, 6, 7]
     arena.clear(np.array([5]))
     assert arena.rows["x"][5].tolist() == [0, 0, 0, 0]
     assert arena.rows["x"][2].tolist() == [4, 5, 6, 7]
+
+
+def test_neighbours_may_be_named_by_a_slice_and_what_was_gathered_is_a_copy(any_arena):
+    arena = any_arena
+    arena.scatter(slice(1, 3), {"x": torch.ones(2, 4, dtype=torch.float64)}, 2)
+    gathered = arena.gather(slice(0, 4))["x"]
+    assert gathered.sum(1).tolist() == [0, 4, 4, 0]
+    gathered += 7
+    assert arena.rows["x"][:4].sum(1).tolist() == [0, 4, 4, 0]
+
+
+def test_rows_of_a_type_that_numpy_has_not_are_moved_by_torch():
+    class Half(Toy):
+        @property
+        def slots(self):
+            return {"x": Slot((4,), torch.bfloat16)}
+
+    arena = Arena(Half(toy_spec()), 4)
+    arena.scatter(np.array([3]), {"x": torch.ones(1, 4, dtype=torch.bfloat16)}, 1)
+    assert arena.gather(slice(2, 4))["x"].sum(1).tolist() == [0, 4]
 
 
 def test_a_lane_weighs_the_bytes_of_its_row(arena):
