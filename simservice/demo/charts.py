@@ -177,6 +177,8 @@ def _line(line: Line, frame: _Frame) -> str:
         for piece in pieces
         if len(piece) > 1
     ]
+    lonely = (piece[0] for piece in pieces if len(piece) == 1 and not line.dots)
+    drawn += [f'<circle class="dot {line.colour}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in lonely]
     return "".join(drawn)
 
 

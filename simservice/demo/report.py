@@ -118,7 +118,7 @@ def _horizon(summary: Figures, details: Figures) -> str:
         f"A world is trusted for as many steps as the upper end of the error's 95 % interval stays below {tau:g}: "
         f"<b>{summary['trust_horizon_steps']} steps</b> while reality is as it was, and "
         f"<b>{summary['trust_horizon_steps_changed']}</b> once {_changed(summary)}. The probe that measures this plays "
-        f"the served world as any client does; nobody told it that reality had changed."
+        f"the served world as any client does; the world is the same both times, reality is not."
     )
     return f"<h2>How far the dream can be trusted</h2><p>{words}</p>{draw(chart)}"
 

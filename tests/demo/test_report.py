@@ -78,6 +78,12 @@ def test_a_line_breaks_where_numbers_are_missing():
     assert "nan" not in svg
 
 
+def test_a_number_with_no_neighbour_is_a_dot():
+    nan = float("nan")
+    svg = draw(Chart(title="t", lines=[Line(name="a", x=[0, 1, 2, 3], y=[nan, 2, nan, 4])]))
+    assert svg.count("<circle") == 2
+
+
 def test_points_lie_where_their_numbers_say():
     svg = draw(Chart(title="t", lines=[Line(name="a", x=[0, 10], y=[0, 10])], x_limits=(0, 10), y_limits=(0, 10)))
     [points] = re.findall(r'points="([^"]+)"', svg)
