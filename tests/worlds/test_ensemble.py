@@ -12,7 +12,7 @@ from simservice.errors import ConfigError, InvalidInput, UnsupportedSpace
 from simservice.worlds import registry
 from simservice.worlds.noise import lane_draws
 
-SMALL = {"members": 3, "hidden": 32, "rows_per_member": 64}
+SMALL = {"members": 3, "hidden": 32, "head_hidden": 32, "rows_per_member": 64}
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,8 @@ def cart():
 def probabilities(world, observation):
     """Termination probabilities of states reached: a step that changes nothing leads there."""
     with torch.inference_mode():
-        return world._termination_probability(world._normalised("observation", observation))
+        inputs = torch.zeros(len(observation), world.judges._first[0].shape[1] - observation.shape[1])
+        return world._termination_probability(world._judge(world._normalised("observation", observation), inputs))
 
 
 def reached(data):
@@ -189,7 +190,15 @@ def test_what_is_no_vector_is_refused(space, error):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"members": 1}, {"hidden": 40}, {"range_factor": 0.5}, {"updates": 0}, {"ridge": 0.0}, {"log_variance_low": 2.0}],
+    [
+        {"members": 1},
+        {"hidden": 40},
+        {"head_hidden": 8},
+        {"range_factor": 0.5},
+        {"updates": 0},
+        {"ridge": 0.0},
+        {"log_variance_low": 2.0},
+    ],
 )
 def test_settings_that_make_no_sense_are_refused(wrong):
     with pytest.raises((ConfigError, ValueError), match=next(iter(wrong))):

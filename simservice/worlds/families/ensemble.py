@@ -38,6 +38,7 @@ class EnsembleConfig:
     members: int = 5
     hidden: int = 64
     layers: int = 2
+    head_hidden: int = 48  # of the networks for termination and reward
     ridge: float = 1e-6  # of the linear part, relative to features of variance 1
     log_variance_low: float = -10.0  # of what the linear part leaves over; -6 is noise that doubles the 50-step error
     log_variance_high: float = 1.0
@@ -54,8 +55,9 @@ class EnsembleConfig:
     def __post_init__(self) -> None:
         if self.members < 2 or self.layers < 1:
             raise ValueError("members must be 2 or more (one cannot disagree), layers 1 or more")
-        if self.hidden < 2 * _LANES or self.hidden % (2 * _LANES):
-            raise ValueError(f"hidden must be a multiple of {2 * _LANES}")
+        for name in ("hidden", "head_hidden"):
+            if getattr(self, name) < _LANES or getattr(self, name) % _LANES:
+                raise ValueError(f"{name} must be a multiple of {_LANES}")
         if self.log_variance_low >= self.log_variance_high:
             raise ValueError("log_variance_low must be below log_variance_high")
         if self.ridge <= 0:
@@ -72,16 +74,19 @@ class Members(nn.Module):
     def __init__(self, members: int, sizes: Sequence[int]) -> None:
         super().__init__()
         padded = [*sizes[:-1], _padded(sizes[-1])]
-        for layer, (fan_in, fan_out) in enumerate(pairwise(padded)):
-            weight = torch.randn(members, fan_in, fan_out) / math.sqrt(fan_in)
-            self.register_parameter(f"weight_{layer}", nn.Parameter(weight))
-            self.register_parameter(f"bias_{layer}", nn.Parameter(torch.zeros(members, 1, fan_out)))
+        layers = []
+        for number, (fan_in, fan_out) in enumerate(pairwise(padded)):
+            weight = nn.Parameter(torch.randn(members, fan_in, fan_out) / math.sqrt(fan_in))
+            bias = nn.Parameter(torch.zeros(members, 1, fan_out))
+            self.register_parameter(f"weight_{number}", weight)
+            self.register_parameter(f"bias_{number}", bias)
+            layers.append((weight, bias))
+        self._first, *self._deeper = layers  # held plainly: looking a parameter up takes longer than adding a bias
 
     def forward(self, inputs: Tensor) -> Tensor:
-        found = self._parameters.values()  # walking a ParameterList takes longer than a layer's arithmetic
-        weight, bias, *deeper = [parameter for parameter in found if parameter is not None]
+        weight, bias = self._first
         hidden = torch.baddbmm(bias, inputs, weight)
-        for weight, bias in zip(deeper[::2], deeper[1::2], strict=True):
+        for weight, bias in self._deeper:
             hidden = torch.baddbmm(bias, F.silu(hidden), weight)
         return hidden
 
@@ -104,8 +109,9 @@ class Ensemble(World):
     low: Tensor
     high: Tensor
     termination_weight: Tensor  # () of terminals in the loss
-    termination_shift: Tensor  # () what that weight added to the logit
+    termination_shift: Tensor  # () what that weight added to the logit, as held-out episodes show
     doubt_scale: Tensor  # (padded width,) what a member's distance from the mean adds to the expected one-step NRMSE
+    shown: Tensor  # (members + 1, 1, next state and inputs): what each judge sees
     scaled: Tensor  # () bool: scales are fitted; they stay when training goes on with more data
 
     def __init__(self, spec: WorldSpec, config: EnsembleConfig | None = None) -> None:
@@ -117,8 +123,13 @@ class Ensemble(World):
         width, actions = self.codec.width, self.action_codec.width
         members, hidden = self.config.members, [self.config.hidden] * self.config.layers
         self.dynamics = Members(members, [width + actions, *hidden, 2 * _padded(width)])
-        self.termination = Members(members, [width, self.config.hidden // 2, self.config.hidden // 2, 1])
-        self.reward = Members(1, [2 * width + actions + 1, *hidden, 1])
+        # One judge of termination beside each member, who sees the next state alone, and one of the reward, who sees
+        # the whole step and answers for both outcomes. Side by side they cost little more than one of them.
+        heads = [self.config.head_hidden] * self.config.layers
+        self.judges = Members(members + 1, [2 * width + actions, *heads, 1 + 2])
+        shown = torch.ones(members + 1, 1, 2 * width + actions)
+        shown[:-1, :, width:] = 0.0
+        self.register_buffer("shown", shown, persistent=False)
         for name, size in (("observation", width), ("action", actions)):
             self.register_buffer(f"{name}_mean", torch.zeros(size))
             self.register_buffer(f"{name}_scale", torch.ones(size))
@@ -169,11 +180,11 @@ class Ensemble(World):
         free = now + self._trend(inputs) + change * self.change_scale
         # A lane that was grounded outside the range may come back, and is not thrown back.
         low, high = torch.minimum(self.low, now), torch.maximum(self.high, now)
-        after = self.codec.snap(torch.minimum(torch.maximum(free, low), high))
-        following = self._normalised("observation", after)
-        probability = self._termination_probability(following)
+        after = self.codec.snap(torch.clamp(free, low, high))
+        said = self._judge(self._normalised("observation", after), inputs)
+        probability = self._termination_probability(said)
         terminated = probability > draws["termination"]
-        reward = self.reward(torch.cat([inputs, following, terminated.unsqueeze(-1)], dim=-1).unsqueeze(0))[0, :, 0]
+        reward = torch.where(terminated, said[-1, :, 2], said[-1, :, 1])
         out = StepOut(
             reward=self.reward_mean + reward * self.reward_scale,
             terminated=terminated,
@@ -202,14 +213,20 @@ class Ensemble(World):
         low, high = self.config.log_variance_low, self.config.log_variance_high
         return low + (high - low) * torch.sigmoid(raw)
 
-    def _termination_probability(self, following: Tensor) -> Tensor:
-        logits = self.termination(following.expand(self.config.members, -1, -1))
-        return torch.sigmoid(logits - self.termination_shift).mean(0)[:, 0]
+    def _judge(self, following: Tensor, inputs: Tensor) -> Tensor:
+        """(members + 1, rows, padded): column 0 is a logit of termination; of the last, 1 and 2 are rewards without
+        and with termination. Arguments are (rows, columns), or lead with the judges each is for."""
+        judged: Tensor = self.judges(torch.cat([following, inputs], dim=-1) * self.shown)
+        return judged
+
+    def _termination_probability(self, said: Tensor) -> Tensor:
+        probabilities = torch.sigmoid(said[:-1] - self.termination_shift)
+        return probabilities.sum(0)[:, 0] * (1 / self.config.members)  # a sum takes half the time of a mean
 
     def _disagreement(self, predicted: Tensor) -> Tensor:
         """(B,) how far the members' means lie apart: the root of the mean over features, on a calibrated scale."""
         mean = predicted[..., : len(self.doubt_scale)]
-        apart = (mean - mean.mean(0)) * self.doubt_scale
+        apart = (mean - mean.sum(0) * (1 / self.config.members)) * self.doubt_scale
         return (apart * apart).sum(0).sum(-1).sqrt()
 
     # ---- training ------------------------------------------------------------------------------------------------
@@ -309,16 +326,15 @@ class Ensemble(World):
         error = mean - target.view(members, rows // members, -1)
         likelihood = (error.square() * torch.exp(-log_variance) + log_variance).mean(-1).view(rows)
 
-        logits = self.termination(following.view(members, rows // members, -1))[..., 0].reshape(rows)
-        surprise = F.binary_cross_entropy_with_logits(logits, ended, reduction="none")
+        some = torch.arange(0, rows, members, device=now.device)  # the judge of reward needs no more than one member
+        judged = [torch.cat([part, part[some]]).view(members + 1, rows // members, -1) for part in (following, inputs)]
+        said = self._judge(*judged)
+        surprise = F.binary_cross_entropy_with_logits(said[:-1, :, 0].reshape(rows), ended, reduction="none")
         surprise = surprise * torch.where(ended > 0, self.termination_weight, 1)
-
-        some = torch.arange(0, rows, members, device=now.device)  # one network needs no more rows than one member
-        judged = torch.cat([inputs, following, ended.unsqueeze(-1)], dim=-1)[some]
         wanted = (batch.reward.reshape(rows)[some] - self.reward_mean) / torch.where(
             self.reward_scale > 0, self.reward_scale, 1
         )
-        missed = (self.reward(judged.unsqueeze(0))[0, :, 0] - wanted).square()
+        missed = (torch.where(ended[some] > 0, said[-1, :, 2], said[-1, :, 1]) - wanted).square()
 
         parts = {
             "dynamics": members * _mean(likelihood, valid),
@@ -333,7 +349,7 @@ class Ensemble(World):
 
     @torch.no_grad()
     def calibrate(self, episodes: Sequence[Episode]) -> None:
-        """Sets the uncertainty's scale so that, over these episodes' steps, it is the one-step NRMSE on average."""
+        """Sets the uncertainty's scale so that it is the one-step NRMSE on average, and termination's shift."""
         observed = [self._features(self.codec, episode.observation) for episode in episodes]
         now, then = torch.cat([rows[:-1] for rows in observed]), torch.cat([rows[1:] for rows in observed])
         acted = torch.cat([self._features(self.action_codec, episode.action) for episode in episodes])
@@ -343,6 +359,28 @@ class Ensemble(World):
         error = (now + self._trend(inputs) + mean * self.change_scale - then) * self.observation_scale
         expected = error.square().mean(-1).sqrt().mean()
         self.doubt_scale.mul_(expected / self._disagreement(predicted).mean().clamp(min=1e-12))
+
+        ended = [torch.arange(len(e)) == len(e) - 1 if e.terminated else torch.zeros(len(e)) > 0 for e in episodes]
+        if self.termination_shift < _NEVER:
+            said = self._judge(self._normalised("observation", then), inputs)
+            self._fit_shift(said, torch.cat(ended).to(said.device))
+
+    def _fit_shift(self, said: Tensor, ended: Tensor) -> None:
+        """The share of log(weight) that undoes the weight best.
+
+        All of it is right where ends are a matter of chance. Where a sharp border decides, as in CartPole, the weight
+        hardly moved the networks: all of it left 75 % of the ends expected, half 100 %. So: the likeliest share given
+        the held-out episodes, which may have few ends, with half as what is believed beforehand.
+        """
+        whole = float(self.termination_weight.log())
+        costs = []
+        shares = [i / 20 for i in range(21)]
+        for share in shares:
+            self.termination_shift.fill_(share * whole)
+            probability = self._termination_probability(said).clamp(1e-7, 1 - 1e-7)
+            surprise = F.binary_cross_entropy(probability, ended.float(), reduction="sum")
+            costs.append(float(surprise) + 8 * (share - 0.5) ** 2)
+        self.termination_shift.fill_(shares[costs.index(min(costs))] * whole)
 
     # ---- storage -------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,390 @@
+"""Shows what the ensemble world is worth: open loop, agents trained inside it and scored in reality, luck, speed.
+
+    python benchmarks/world_acceptance.py [a1 a1b a7d a14 a16 dyna ...]
+
+Every check prints its figures and whether they meet the bar; the exit status says whether all did. Real steps that a
+world or an agent may learn from are counted; those that only judge (100 episodes an agent, fresh test data) are not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from vector_ppo import SETTINGS, Agent, learn, real_returns
+
+from simservice.data.episodes import Dataset, fingerprint
+from simservice.training.evaluate import Evaluation, evaluate
+from simservice.training.trainer import Summary, TrainConfig, train
+from simservice.types import Episode
+from simservice.worlds.checkpoint import load
+from simservice.worlds.noise import lane_draws
+from simservice.worlds.world import Call, Tensors, World
+
+JUDGED_FROM = 1_000_000  # seeds of the episodes that score agents: none of them is recorded
+TEST_STEPS = 6_000
+
+
+# ---- real data -------------------------------------------------------------------------------------------------------
+
+
+def mixed_controller(chance: np.random.Generator) -> Callable[[np.ndarray], int]:
+    """A CartPole controller of one episode: its target drifts away, and it often acts at random."""
+    epsilon, drift, time = chance.choice([0.05, 0.2, 0.5]), chance.normal() * 0.03, 0
+
+    def act(observation: np.ndarray) -> int:
+        nonlocal time
+        time += 1
+        if chance.random() < epsilon:
+            return int(chance.integers(2))
+        place, speed, angle, turn = observation
+        return int(10 * angle + 2 * turn + 0.35 * (place - drift * time) + 0.6 * speed > 0)
+
+    return act
+
+
+def record(env_id: str, steps: int, seed: int, behaviour: str) -> list[Episode]:
+    """Exactly `steps` real steps: "random", or "mixed" (two fifths random, then noisy controllers)."""
+    env, chance, episodes, taken = gym.make(env_id), np.random.default_rng(seed), list[Episode](), 0
+    env.action_space.seed(seed)
+    while taken < steps:
+        observation, _ = env.reset(seed=seed * 10_000 + len(episodes))
+        controlled = behaviour == "mixed" and taken >= 0.4 * steps
+        act = mixed_controller(chance) if controlled else lambda _: env.action_space.sample()
+        episode, length = _play(env, observation, act, steps - taken)
+        episodes.append(replace(episode, policy=behaviour))
+        taken += length
+    env.close()
+    return episodes
+
+
+def play_agent(env_id: str, agent: Agent, steps: int, seed: int) -> list[Episode]:
+    """Exactly `steps` real steps of an agent, every tenth action at random."""
+    env, chance, episodes, taken = gym.make(env_id), np.random.default_rng(seed), list[Episode](), 0
+    env.action_space.seed(seed)
+
+    def act(observation: np.ndarray) -> Any:
+        if chance.random() < 0.1:
+            return env.action_space.sample()
+        action = agent.act(torch.from_numpy(np.asarray(observation, np.float32))[None])[0].numpy()
+        return int(action) if agent.discrete else action
+
+    while taken < steps:
+        observation, _ = env.reset(seed=seed * 10_000 + len(episodes))
+        episode, length = _play(env, observation, act, steps - taken)
+        episodes.append(replace(episode, policy="agent"))
+        taken += length
+    env.close()
+    return episodes
+
+
+def _play(env: gym.Env[Any, Any], observation: Any, act: Callable[[Any], Any], limit: int) -> tuple[Episode, int]:
+    seen, acted, rewards, terminated, truncated = [observation], list[Any](), list[float](), False, False
+    while not (terminated or truncated) and len(acted) < limit:
+        acted.append(act(observation))
+        observation, reward, terminated, truncated, _ = env.step(acted[-1])
+        seen.append(observation)
+        rewards.append(float(reward))
+    return (
+        Episode(
+            observation={"observation": np.stack(seen)},
+            action={"action": np.asarray(acted, dtype=env.action_space.dtype)},
+            reward=np.array(rewards),
+            terminated=bool(terminated),
+            truncated=bool(truncated),
+        ),
+        len(acted),
+    )
+
+
+def as_dataset(env_id: str, episodes: Iterable[Episode]) -> Dataset:
+    """The episodes as training takes them."""
+    env, episodes = gym.make(env_id), tuple(episodes)
+    env.close()
+    return Dataset(
+        episodes=episodes,
+        observation_space=env.observation_space,
+        action_space=env.action_space,
+        env_id=env_id,
+        max_episode_steps=env.spec.max_episode_steps if env.spec else None,
+        hash=fingerprint(episodes),
+        real_steps=sum(len(episode) for episode in episodes),
+    )
+
+
+# ---- learning inside -------------------------------------------------------------------------------------------------
+
+
+class DreamLanes:
+    """Lanes of a world that start again in the step that ends them; luck by (lane's episode, step), as served."""
+
+    observation_width: int
+
+    def __init__(self, world: World, lanes: int, seed: int) -> None:
+        self.world, self.action_space = world, world.spec.action_space
+        self.limit = world.spec.max_episode_steps or 2**31
+        self.observation_width = int(np.prod(world.spec.observation_space.shape or (1,)))
+        self.seeds = torch.arange(lanes) + seed * 1_000_003
+        self.lanes = lanes
+
+    def _draws(self, call: Call) -> Tensors:
+        return lane_draws(self.world.draws[call], self.seeds, self.elapsed, call)
+
+    def reset(self) -> Tensor:
+        self.elapsed = torch.zeros(self.lanes, dtype=torch.int64)
+        with torch.inference_mode():
+            self.state = self.world.init(self._draws("init"))
+            return self.world.emit(self.state)["observation"].clone()
+
+    def step(self, action: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        with torch.inference_mode():
+            self.state, out = self.world.step(self.state, {"action": action}, self._draws("step"))
+            final = self.world.emit(self.state)["observation"]
+            self.elapsed += 1
+            truncated = self.elapsed >= self.limit
+            ended = out.terminated | truncated
+            observation = final
+            if bool(ended.any()):
+                self.seeds = torch.where(ended, self.seeds + self.lanes, self.seeds)
+                self.elapsed = torch.where(ended, 0, self.elapsed)
+                fresh = self.world.init(self._draws("init"))
+                for name, value in self.state.items():
+                    mask = ended.view(-1, *[1] * (value.ndim - 1))
+                    self.state[name] = torch.where(mask, fresh[name], value)
+                observation = self.world.emit(self.state)["observation"]
+        return observation.clone(), out.reward.clone(), out.terminated.clone(), truncated, final.clone()
+
+
+def dream_and_score(world: World, env_id: str, seed: int) -> tuple[Agent, float, list[float]]:
+    """An agent trained inside the world alone, its return there, and its returns over 100 real episodes."""
+    config = SETTINGS[env_id]
+    learned = learn(DreamLanes(world, config.lanes, seed), config, seed)
+    return learned.agent, learned.return_in_world, real_returns(env_id, learned.agent, 100, JUDGED_FROM + 1000 * seed)
+
+
+class Report:
+    """Prints checks as they are made and remembers whether all passed."""
+
+    def __init__(self) -> None:
+        self.passed = True
+
+    def check(self, what: str, figure: float, bar: str, met: bool) -> None:
+        """One line: what was measured, the figure, what was asked, and whether it is met."""
+        self.passed &= bool(met)
+        print(f"  {'ok  ' if met else 'FAIL'} {what}: {figure:.4g} (asked: {bar})", flush=True)
+
+
+def _train(dataset: Dataset, out: Path, seed: int) -> tuple[Summary, World]:
+    summary = train(dataset, "ensemble", out, config=TrainConfig(seed=seed))
+    return summary, load(out).world
+
+
+def _print_errors(found: Evaluation) -> None:
+    for k, error in found.errors.items():
+        columns = f"world {error.world:.4f}  persistence {error.persistence:.3f}  linear {error.linear:.4f}"
+        print(f"    k={k:<3} {columns}  ({error.windows} windows)")
+
+
+# ---- the checks ------------------------------------------------------------------------------------------------------
+
+
+def a1(report: Report, folder: Path) -> None:
+    """CartPole: open-loop margins, and agents at 475 in reality from 2,500 mixed real steps."""
+    _trained_inside(report, folder, "CartPole-v1", "mixed", (475, 400), 0.2)
+
+
+def a1b(report: Report, folder: Path) -> None:
+    """Pendulum: learned reward, and agents at -200 in reality from 3,000 random real steps."""
+    _trained_inside(report, folder, "Pendulum-v1", "random", (-200, -np.inf), 0.3)
+
+
+def _trained_inside(
+    report: Report, folder: Path, env_id: str, behaviour: str, bars: tuple[float, float], gap_bar: float
+) -> None:
+    real, gaps, seconds = list[float](), list[float](), list[float]()
+    for seed in range(3):
+        data = record(env_id, 2_500 if behaviour == "mixed" else 3_000, seed, behaviour)
+        clock, cpu = time.perf_counter(), time.process_time()
+        summary, world = _train(as_dataset(env_id, data), folder / f"{env_id}-{seed}", seed)
+        _, inside, returns = dream_and_score(world, env_id, seed)
+        seconds.append(time.process_time() - cpu)
+        real.append(float(np.mean(returns)))
+        gaps.append(abs(inside - real[-1]) / abs(real[-1]))
+        print(
+            f"  seed {seed}: {summary.real_steps:,} real steps, return in the world {inside:.0f}, in reality "
+            f"{real[-1]:.0f} (worst of 100: {min(returns):.0f}), {seconds[-1]:.0f} CPU s, "
+            f"{time.perf_counter() - clock:.0f} s by the clock"
+        )
+        test = evaluate(world, record(env_id, TEST_STEPS, 100 + seed, behaviour), data)
+        _print_errors(test)
+        if behaviour == "mixed":
+            at = test.errors
+            report.check(
+                "k=10 over persistence",
+                at[10].world / at[10].persistence,
+                "<= 0.05",
+                at[10].world <= 0.05 * at[10].persistence,
+            )
+            report.check(
+                "k=50 over persistence",
+                at[50].world / at[50].persistence,
+                "<= 0.5",
+                at[50].world <= 0.5 * at[50].persistence,
+            )
+            for k in (10, 25, 50):
+                report.check(f"k={k} over linear", at[k].world / at[k].linear, "< 1", at[k].world < at[k].linear)
+            ends = test.termination
+            print(f"    termination: base rate {ends.base_rate:.4f}, average precision {ends.average_precision:.3f}")
+            report.check("termination precision", ends.precision, ">= 0.75", ends.precision >= 0.75)
+            report.check("termination recall", ends.recall, ">= 0.75", ends.recall >= 0.75)
+        else:
+            report.check("reward R²", test.reward_r2, ">= 0.98", test.reward_r2 >= 0.98)
+    report.check("median real return", float(np.median(real)), f">= {bars[0]}", float(np.median(real)) >= bars[0])
+    if np.isfinite(bars[1]):
+        report.check("least real return", min(real), f">= {bars[1]}", min(real) >= bars[1])
+    report.check("gap between world and reality", max(gaps), f"<= {gap_bar}", max(gaps) <= gap_bar)
+    report.check("fit and PPO, CPU seconds", max(seconds), "<= 180", max(seconds) <= 180)
+
+
+def dyna(report: Report, folder: Path) -> None:
+    """CartPole from random play: 1,000 real steps, then 500 of the agent's own a round, to 3,000 in all."""
+    for seed in range(3):
+        data, best = record("CartPole-v1", 1_000, 50 + seed, "random"), 0.0
+        for round_ in range(5):
+            steps = sum(len(episode) for episode in data)
+            _, world = _train(as_dataset("CartPole-v1", data), folder / f"dyna-{seed}-{round_}", seed)
+            agent, inside, returns = dream_and_score(world, "CartPole-v1", 10 * seed + round_)
+            best = max(best, float(np.mean(returns)))
+            print(
+                f"  seed {seed}: {steps:,} real steps, in the world {inside:.0f}, in reality {np.mean(returns):.0f}",
+                flush=True,
+            )
+            if np.mean(returns) >= 475:
+                break
+            data = [*data, *play_agent("CartPole-v1", agent, 500, 1_000 * (seed + 1) + round_)]
+        report.check(f"seed {seed}, real return by 3,000 real steps", best, ">= 475", best >= 475)
+
+
+def a7d(report: Report, folder: Path) -> None:
+    """Time limits in the data change no probability of termination; ends and rewards are told well."""
+    data = record("CartPole-v1", 2_500, 7, "mixed")
+    relabelled = [replace(episode, truncated=not episode.truncated) for episode in data]
+    first, one = _train(as_dataset("CartPole-v1", data), folder / "as-recorded", 7)
+    second, other = _train(as_dataset("CartPole-v1", relabelled), folder / "relabelled", 7)
+    differing = sum(
+        not torch.equal(a, b) for a, b in zip(one.weights().values(), other.weights().values(), strict=True)
+    )
+    print(f"  worlds {first.version} and {second.version}")
+    report.check("tensors that relabelled time limits changed", differing, "0", differing == 0)
+    found = evaluate(one, record("CartPole-v1", TEST_STEPS, 107, "mixed"), data)
+    ends, rate = found.termination, found.termination.average_precision / found.termination.base_rate
+    report.check("average precision over base rate", rate, ">= 10", rate >= 10)
+    report.check("calibration error", ends.calibration_error, "<= 0.05", ends.calibration_error <= 0.05)
+
+
+def a14(report: Report, folder: Path) -> None:
+    """A lane's numbers do not depend on its place, its companions, the process or a fork."""
+    data = record("CartPole-v1", 600, 3, "mixed")
+    train(as_dataset("CartPole-v1", data), "ensemble", folder / "world", config=TrainConfig(overrides={"updates": 200}))
+    world, seeds = load(folder / "world").world, torch.arange(16) * 7 + 1
+    state = world.init(lane_draws(world.draws["init"], seeds, torch.zeros_like(seeds), "init"))
+    save_file({**state, "seeds": seeds}, folder / "state.safetensors")
+    together = unroll(world, state, seeds)
+    order = torch.randperm(16)
+    moved = unroll(world, {name: value[order] for name, value in state.items()}, seeds[order])
+    same = all(torch.equal(together[name][order], moved[name]) for name in together)
+    report.check("lanes at another position equal, bit for bit", same, "all", same)
+    for lane in (0, 9, 15):
+        copies = unroll(world, {k: v[[lane] * 16] for k, v in state.items()}, seeds[[lane] * 16])
+        same = all(torch.equal(together[name][lane], copies[name][0]) for name in together)
+        report.check(f"lane {lane} among 15 copies of itself equal to lane {lane} among others", same, "all", same)
+    forked = unroll(world, state, seeds + 1)
+    differ = not torch.equal(forked["features"], together["features"])
+    report.check("a fork with another seed differs", differ, "yes", differ)
+    command = [sys.executable, __file__, "--unroll", str(folder)]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    report.check(
+        "another process from the saved state equal", printed == digest(together), "yes", printed == digest(together)
+    )
+
+
+def unroll(world: World, state: Tensors, seeds: Tensor, steps: int = 50) -> Tensors:
+    """All numbers of 50 steps under fixed actions: (lanes, steps, ...)."""
+    seen: dict[str, list[Tensor]] = {}
+    with torch.inference_mode():
+        for time_ in range(steps):
+            draws = lane_draws(world.draws["step"], seeds, torch.full_like(seeds, time_), "step")
+            action = {"action": ((seeds + time_) % 3 == 0).long()}
+            state, out = world.step(state, action, draws)
+            for name, value in {**state, **out._asdict()}.items():
+                if name != "aux":
+                    seen.setdefault(name, []).append(value)
+    return {name: torch.stack(values, 1) for name, values in seen.items()}
+
+
+def digest(numbers: Tensors) -> str:
+    """A hash of all bits."""
+    return hashlib.sha256(b"".join(numbers[name].numpy().tobytes() for name in sorted(numbers))).hexdigest()
+
+
+def a16(report: Report, folder: Path) -> None:
+    """Lane-steps a second of one thread, luck included, at 16 lanes (and more, for information)."""
+    data = record("CartPole-v1", 600, 3, "mixed")
+    train(as_dataset("CartPole-v1", data), "ensemble", folder / "world", config=TrainConfig(overrides={"updates": 200}))
+    world = load(folder / "world").world
+    for lanes in (16, 64, 256):
+        dream = DreamLanes(world, lanes, 0)
+        dream.reset()
+        action, spent = {"action": torch.ones(lanes, dtype=torch.int64)}, []
+        with torch.inference_mode():
+            for _ in range(3_000):
+                began = time.perf_counter()
+                world.step(dream.state, action, dream._draws("step"))
+                spent.append(time.perf_counter() - began)
+        quick, usual = lanes / np.quantile(spent, 0.1), lanes / np.median(spent)
+        print(f"  {lanes} lanes: {usual:,.0f} lane-steps/s at the median step, {quick:,.0f} at the quickest tenth")
+        if lanes == 16:
+            report.check("lane-steps a second at 16 lanes, median", usual, ">= 30000", usual >= 30_000)
+
+
+CHECKS = {"a1": a1, "a1b": a1b, "a7d": a7d, "a14": a14, "a16": a16, "dyna": dyna}
+
+
+def main() -> None:
+    """Runs the named checks, or all."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checks", nargs="*", metavar="CHECK", help=f"of {', '.join(CHECKS)}; all by default")
+    parser.add_argument("--unroll", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.unroll:
+        state = load_file(arguments.unroll / "state.safetensors")
+        seeds = state.pop("seeds")
+        print(digest(unroll(load(arguments.unroll / "world").world, state, seeds)))
+        return
+    report = Report()
+    for name in arguments.checks or CHECKS:
+        if name not in CHECKS:
+            parser.error(f"no check {name!r}; there are: {', '.join(CHECKS)}")
+        print(f"{name}: {CHECKS[name].__doc__}", flush=True)
+        with tempfile.TemporaryDirectory() as place:
+            CHECKS[name](report, Path(place))
+    print("all met" if report.passed else "NOT all met")
+    sys.exit(not report.passed)
+
+
+if __name__ == "__main__":
+    main()
