@@ -59,5 +59,5 @@ def toy_server(toy_folder: Path, noisy_folder: Path) -> Iterator[LocalServer]:
 @pytest.fixture(scope="session")
 def ray_service(noisy_folder: Path) -> Iterator[RayService]:
     """The world "noisy" on two replicas of Ray Serve behind HAProxy: one cluster for the whole suite."""
-    with RayService([noisy_folder], replicas=(2, 2)) as service:
+    with RayService([noisy_folder], replicas=(2, 2), sessions_per_replica=7) as service:
         yield service

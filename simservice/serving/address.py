@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import dataclass
 
-from simservice.errors import PortInUse
+from simservice.errors import InternalError, PortInUse
 from simservice.serving.settings import check_plaintext
 
 
@@ -25,3 +26,37 @@ def free_port(host: str = "127.0.0.1", port: int = 0) -> int:
         except OSError as error:
             raise PortInUse(f"{host}:{port}") from error
         return int(probe.getsockname()[1])
+
+
+PORT_RANGES = range(20_000, 32_000, 1_000)
+"""Firsts of the ranges; all below the ports that Linux hands out by itself."""
+
+
+@dataclass(frozen=True)
+class PortRange:
+    """A thousand ports that no other service of ours on this machine uses while the range is held."""
+
+    first: int
+    holder: socket.socket
+
+    def close(self) -> None:
+        """Gives the range back."""
+        self.holder.close()
+
+
+def hold_ports() -> PortRange:
+    """Takes a range of ports for one cluster.
+
+    Ray Serve means to turn SO_REUSEPORT off for its replicas' gRPC servers, but hands gRPC the number as text, which it
+    ignores: replicas of two clusters listen on one port without an error, and each gets calls meant for the other.
+    """
+    for first in PORT_RANGES:
+        holder = socket.socket()
+        try:
+            holder.bind(("127.0.0.1", first))
+        except OSError:
+            holder.close()
+        else:
+            holder.listen(1)
+            return PortRange(first, holder)
+    raise InternalError(f"all {len(PORT_RANGES)} ranges of ports for services on Ray are in use on this machine")

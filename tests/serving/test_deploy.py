@@ -19,7 +19,7 @@ import yaml
 
 from simservice.client.session import RemoteSession
 from simservice.errors import SimserviceError
-from simservice.serving.address import free_port
+from simservice.serving.address import free_port, hold_ports
 from simservice.serving.guardian import end_leftovers
 from simservice.sessions.embedded import EmbeddedStore
 
@@ -48,9 +48,13 @@ def config(noisy_folder: Path) -> Iterator[dict[str, Any]]:
 def test_the_serve_config_serves_a_world(config, tmp_path):
     path = tmp_path / "serve.yaml"
     path.write_text(yaml.safe_dump(config))
-    ports = ("HAPROXY_METRICS", "HAPROXY_STATS", "FALLBACK_PROXY_HTTP", "FALLBACK_PROXY_GRPC")
-    own = {f"RAY_SERVE_{name}_PORT": str(free_port()) for name in ports}
+    names = ("HAPROXY_METRICS", "HAPROXY_STATS", "FALLBACK_PROXY_HTTP", "FALLBACK_PROXY_GRPC")
+    own = {f"RAY_SERVE_{name}_PORT": str(free_port()) for name in names}
     folder = Path(tempfile.mkdtemp(prefix="sim-ray-", dir="/tmp"))  # Ray's socket paths must be short
+    ports = hold_ports()
+    for protocol, first in (("GRPC", ports.first + 1), ("HTTP", ports.first + 500)):
+        own[f"RAY_SERVE_DIRECT_INGRESS_MIN_{protocol}_PORT"] = str(first)
+        own[f"RAY_SERVE_DIRECT_INGRESS_MAX_{protocol}_PORT"] = str(first + 100)
     own |= {"RAY_TMPDIR": str(folder), "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "h" / "admin.sock")}
     command = [str(Path(sys.executable).parent / "serve"), "run", str(path)]
     with open(folder / "output", "w+") as output:
@@ -67,6 +71,7 @@ def test_the_serve_config_serves_a_world(config, tmp_path):
             process.send_signal(signal.SIGINT)
             process.wait(60)
             end_leftovers(folder, process.pid, 20.0)  # it leads a session of its own
+            ports.close()
 
 
 def connected(address: str, process: subprocess.Popen[bytes], output: Path) -> RemoteSession:

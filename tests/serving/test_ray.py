@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from simservice.client.session import RemoteSession, get_world, list_worlds
 from simservice.errors import ConfigError, CorruptCheckpoint, ModelRetired, PortInUse, UnknownWorld
-from simservice.serving.address import check_address
+from simservice.serving.address import check_address, hold_ports
 from simservice.serving.haproxy_launcher import lead_strays, restrict
 from simservice.serving.local import LocalServer
 from simservice.serving.service import RayService
@@ -68,7 +68,7 @@ def test_one_scrape_shows_every_replica_and_both_have_sessions(ray_service):
     assert sum(scraped(ray_service, "simservice_lanes_in_use").values()) == 0
 
 
-def test_worlds_come_change_version_and_go_while_others_are_served(ray_service, save_toy: Callable[..., Path]):
+def test_worlds_come_change_version_grow_and_go_while_others_are_served(ray_service, save_toy: Callable[..., Path]):
     other = RemoteSession(ray_service.address, "noisy", num_envs=8)
     first = ray_service.deploy(save_toy("guest"), replicas=(1, 1))
     assert [world.spec.name for world in list_worlds(ray_service.address)] == ["guest", "noisy"]
@@ -77,7 +77,7 @@ def test_worlds_come_change_version_and_go_while_others_are_served(ray_service, 
 
     session = RemoteSession(ray_service.address, "guest", num_envs=8)
     before = trajectory(session)
-    second = ray_service.deploy(save_toy("guest", growth=1.5), replicas=(1, 1))
+    second = ray_service.deploy(save_toy("guest", growth=1.5), replicas=(1, 2))
     assert first != second
     assert get_world(ray_service.address, "guest").spec.full_name == second
     with pytest.raises(ModelRetired, match=second):
@@ -86,6 +86,14 @@ def test_worlds_come_change_version_and_go_while_others_are_served(ray_service, 
     renewed = RemoteSession(ray_service.address, "guest", num_envs=8)
     assert not np.array_equal(trajectory(renewed)[1], before[1])
     renewed.close()
+
+    crowd = [RemoteSession(ray_service.address, "guest") for _ in range(9)]  # two more than one replica should have
+    deadline = time.monotonic() + 120
+    while len(ray_service.replica_pids("guest")) < 2 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert len(ray_service.replica_pids("guest")) == 2
+    for session in crowd:
+        session.close()
 
     ray_service.remove("guest")
     with pytest.raises(UnknownWorld):
@@ -164,6 +172,16 @@ def test_plaintext_beyond_this_machine_must_be_asked_for():
         check_address("0.0.0.0", 0, insecure=False)
     assert check_address("0.0.0.0", 0, insecure=True) > 0
     assert check_address("localhost", 0, insecure=False) > 0
+
+
+def test_two_services_on_a_machine_hold_different_ports():
+    one, other = hold_ports(), hold_ports()
+    assert abs(one.first - other.first) >= 1000
+    one.close()
+    again = hold_ports()
+    assert again.first != other.first
+    other.close()
+    again.close()
 
 
 def test_listeners_without_an_address_get_one():
