@@ -52,7 +52,7 @@ class PPOConfig:
 
 SETTINGS = {
     "CartPole-v1": PPOConfig(steps=196_608, reward_scale=0.1),
-    "Pendulum-v1": PPOConfig(horizon=50, steps=480_000, epochs=10, discount=0.95, reward_scale=0.1),
+    "Pendulum-v1": PPOConfig(horizon=50, steps=320_000, epochs=10, discount=0.95, reward_scale=0.1),
 }
 
 
