@@ -34,6 +34,7 @@ with warnings.catch_warnings():
     from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
 SERVED_ENV_ID = f"simservice.client:{ENV_ID}"  # Gymnasium imports what stands before the colon, in every EnvRunner
+REMOVE_PATIENCE_S = 10.0
 START_ATTEMPTS = 3  # Ray gives itself 30 s to start, which a busy machine may not keep
 State = dict[str, Array]
 """All weights of the learning module, critic included; what a later training can start from."""
@@ -97,10 +98,20 @@ def local_ray(num_cpus: int = 1, folder: Path | None = None) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         if folder is None:
             folder = Path(tempfile.mkdtemp(prefix="sim-agent-", dir="/tmp"))
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        stack.callback(_remove, folder)
         stack.callback(ray.shutdown)
         _start_ray(num_cpus, folder)
         yield
+
+
+def _remove(folder: Path) -> None:
+    """Ray's processes may write their last words for a moment after shutdown() has returned."""
+    deadline = time.monotonic() + REMOVE_PATIENCE_S
+    while folder.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.1)
 
 
 def _start_ray(num_cpus: int, folder: Path) -> None:
