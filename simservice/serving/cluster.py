@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 import ray
 import ray.exceptions
 from ray import serve
+from ray._private import services
 from ray.serve._private import constants as serve_constants
 from ray.serve._private import default_impl
 from ray.serve.config import HTTPOptions, gRPCOptions
@@ -33,7 +35,7 @@ SERVICER = "simservice.protocol.v1.service_pb2_grpc.add_WorldServiceServicer_to_
 OBJECT_STORE_BYTES = 80 * 2**20  # nothing travels through it; Ray asks for at least 75 MiB
 INSIDE = "127.0.0.1"  # where the processes of the service reach each other
 STOP_TIMEOUT_S = 20.0
-START_ATTEMPTS = 3  # a busy machine may miss Ray's own deadline
+START_TIMEOUT_S = 150.0
 PREFIX = "sim-ray-"  # short: HAProxy takes socket paths of 97 bytes, and Ray Serve puts 67 of its own behind this
 
 
@@ -130,13 +132,14 @@ class Cluster:
 
     def stop(self) -> None:
         """Ends everything that start() began, and waits for it. Stopping twice is no error."""
-        if ray.is_initialized():
+        orderly = ray.is_initialized()
+        if orderly:
             # Ray reports the end of Serve's controller, which we asked for, as a failure on stderr.
             with contextlib.redirect_stderr(io.StringIO()):
                 serve.shutdown()
                 ray.shutdown()
         if self.folder is not None:
-            end_leftovers(self.folder, os.getsid(0), STOP_TIMEOUT_S)
+            end_leftovers(self.folder, os.getsid(0), STOP_TIMEOUT_S if orderly else 0.0)
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder = None
         if self._ports is not None:
@@ -160,8 +163,8 @@ class Cluster:
 
     def _start_ray(self) -> None:
         assert self.folder is not None
-        for attempt in range(1, START_ATTEMPTS + 1):
-            try:
+        try:
+            with _patience():
                 ray.init(
                     address="local",
                     num_cpus=self.config.num_cpus,
@@ -173,13 +176,8 @@ class Cluster:
                     _temp_dir=str(self.folder),
                     _node_ip_address=INSIDE,
                 )
-            except Exception as error:  # all that Ray says of a node that was not up within its fixed 30 s
-                if attempt == START_ATTEMPTS:
-                    raise InternalError(f"Ray did not start on this machine: {error}") from error
-                ray.shutdown()
-                end_leftovers(self.folder, os.getsid(0), 0.0)
-            else:
-                return
+        except Exception as error:  # Ray raises the bare class for a node that does not come up
+            raise InternalError(f"Ray did not start on this machine: {error}") from error
 
     def _own_settings(self) -> dict[str, str]:
         assert self.folder is not None and self._ports is not None
@@ -225,6 +223,28 @@ def bind_to_host() -> list[Any]:
 
         default_impl.add_grpc_address = add_address
     return []
+
+
+@contextlib.contextmanager
+def _patience() -> Iterator[None]:
+    """Ray gives its node 30 s to come up, a fixed number, and a busy machine with two cores needs more."""
+    ask = services.get_node
+
+    def get_node(*arguments: Any) -> Any:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while True:
+            try:
+                return ask(*arguments)
+            except RuntimeError:  # not there yet
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+
+    services.get_node = get_node
+    try:
+        yield
+    finally:
+        services.get_node = ask
 
 
 @contextlib.contextmanager
