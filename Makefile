@@ -10,7 +10,7 @@ help:
 	@echo "make lint    ruff, mypy, import contracts"
 	@echo "make protos  generate simservice/protocol/v1 from protos/"
 	@echo "make serve   serve the demo's world (WORLD=DIR for another)"
-	@echo "make bench   the benchmarks of docs/benchmarks.md"
+	@echo "make bench   the latency benchmark; all figures are in docs/benchmarks.md"
 
 $(STAMP): pyproject.toml
 	@echo "== setting up .venv (about 2.5 GB, one to four minutes, once)"

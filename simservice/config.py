@@ -42,7 +42,7 @@ def parse_overrides(words: Iterable[str]) -> dict[str, Any]:
         key, equals, text = word.removeprefix("--").partition("=")
         path = key.split(".")
         if not equals or not all(part.isidentifier() for part in path):
-            raise ConfigError(f"{word!r} is not a setting; write --name=value or --part.name=value")
+            raise ConfigError(f"{word!r} is not of the form name=value (or part.name=value): write it so, with a value")
         table: dict[str, Any] = {}
         table[path[-1]] = _Text(text)
         for part in reversed(path[:-1]):

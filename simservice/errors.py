@@ -96,6 +96,7 @@ class UnknownWorld(SimserviceError):
     code, reason = "NOT_FOUND", "UNKNOWN_WORLD"
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
+        name = name if len(name) <= 200 else f"{name[:200]}…"  # a message must fit a header
         super().__init__(f"no world {name!r} is served here{near_miss(name, known)}", world=name)
 
 

@@ -87,8 +87,8 @@ def test_words_take_the_type_of_their_field(word, attribute, expected):
         ("--hidden=1,x", "hidden[1] must be a whole number, found 'x'"),
         ("--optimiser=3", "optimiser must be a table, found '3'"),
         ("--updates=-1", "updates must not be negative"),
-        ("--updates", "'--updates' is not a setting"),
-        ("--a..b=1", "'--a..b=1' is not a setting"),
+        ("--updates", "'--updates' is not of the form name=value"),
+        ("--a..b=1", "'--a..b=1' is not of the form name=value"),
     ],
 )
 def test_a_wrong_word_is_named(word, message):

@@ -24,6 +24,7 @@ from simservice.client.channel import Connection, Interrupted, Stream
 from simservice.errors import (
     CapacityExhausted,
     InternalError,
+    InvalidInput,
     ModelRetired,
     ServerUnavailable,
     SessionClosed,
@@ -241,6 +242,8 @@ class RemoteSession:
     # ---- the stream ------------------------------------------------------------------------------------------------
 
     def _open(self, num_envs: int, mode: AutoresetMode, connect_timeout_s: float) -> pb.Opened:
+        if not 1 <= num_envs < 2**32:  # what the wire can say; the server knows its own limit
+            raise InvalidInput("num_envs", f"{num_envs} is no number of environments; ask for 1 or more")
         request = pb.PlayRequest(
             open=pb.Open(
                 world=self.world,

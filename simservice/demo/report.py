@@ -115,7 +115,7 @@ def _horizon(summary: Figures, details: Figures) -> str:
         height=360,
     )
     words = (
-        f"A world is trusted for as many steps as the upper end of the error's 95 % interval stays below {tau:g}: "
+        f"A world is trusted for as many steps as the error's one-sided 95 % upper bound is at most {tau:g}: "
         f"<b>{summary['trust_horizon_steps']} steps</b> while reality is as it was, and "
         f"<b>{summary['trust_horizon_steps_changed']}</b> once {_changed(summary)}. The probe that measures this plays "
         f"the served world as any client does; the world is the same both times, reality is not."
@@ -232,7 +232,8 @@ def _provenance(summary: Figures) -> str:
     return (
         f'<h2>Where it comes from</h2><div class="card"><table class="plain">{cells}</table></div>'
         "<footer>All figures of this page are in summary.json and details.json beside it. "
-        "Intervals are 95 % bootstrap intervals over episodes.</footer>"
+        "Intervals are 95 % bootstrap intervals over episodes; the error curve's band reaches from 5 % to 95 %, and "
+        "each of its windows is the mean of four imagined copies.</footer>"
     )
 
 

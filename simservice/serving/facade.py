@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import Protocol
 
+from google.protobuf.message import DecodeError
+
 from simservice.errors import InternalError, InvalidInput, SessionClosed, SimserviceError, UnknownWorld
 from simservice.protocol.messages import WorldContract, decode_mode, encode_frames, encode_mode, encode_world
 from simservice.protocol.status import ERROR_METADATA_KEY, error_to_message, grpc_code
@@ -102,6 +104,8 @@ class WorldService(WorldServiceServicer):
                 yield await stream.answer(request)
                 if stream.closed:
                     return
+        except DecodeError:
+            _end_with(context, InvalidInput("request", "its bytes are no PlayRequest; see protos/ for the wire"))
         except SimserviceError as error:
             _end_with(context, error)
         finally:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import signal
+import socket
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -67,7 +69,7 @@ class LocalService:
     @property
     def address(self) -> str:
         """host:port, once started."""
-        return f"{self.config.host}:{self.port}"
+        return _place(self.config.host, self.port)
 
     async def start(self) -> None:
         """Loads the worlds, then listens. A failure (PortInUse, CorruptCheckpoint …) leaves nothing behind."""
@@ -118,10 +120,29 @@ class LocalService:
 
 
 def _listen(server: grpc.aio.Server, host: str, port: int) -> int:
+    place = _place(host, port)
     try:
-        return int(server.add_insecure_port(f"{host}:{port}"))
+        return int(server.add_insecure_port(place))
     except RuntimeError as error:  # gRPC tells no more than that it could not bind
-        raise PortInUse(f"{host}:{port}") from error
+        problem = _bind_problem(host, port)
+        if problem is None or problem.errno == errno.EADDRINUSE:
+            raise PortInUse(place) from error
+        raise ConfigError(f"cannot listen at {place}: {problem.strerror}; choose another --host or --port") from error
+
+
+def _place(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _bind_problem(host: str, port: int) -> OSError | None:
+    """What the operating system says to listening there; None when it would do it now."""
+    try:
+        family, kind, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as tried:
+            tried.bind(where)
+    except OSError as error:
+        return error
+    return None
 
 
 def _add_health_and_reflection(server: grpc.aio.Server) -> health.aio.HealthServicer:

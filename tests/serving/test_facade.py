@@ -230,6 +230,16 @@ def test_pipelined_requests_are_answered_in_order(player):
     assert [next(player.call).sequence for _ in range(20)] == list(range(1, 21))
 
 
+def test_bytes_that_are_no_request_are_an_invalid_argument_and_the_server_goes_on(toy_server, player):
+    with grpc.insecure_channel(toy_server.address) as channel:
+        play = channel.stream_stream("/simservice.protocol.v1.WorldService/Play")
+        with pytest.raises(grpc.RpcError) as caught:
+            next(play(iter([b"\xff" * 60])))
+    found = status_of(caught.value)
+    assert isinstance(found, InvalidInput) and "no PlayRequest" in str(found)
+    assert player.ask(open=pb.Open(world="toy", num_envs=1, open_key=os.urandom(16))).opened.session
+
+
 def test_an_unexpected_failure_is_internal_with_an_id_and_no_trace(toy_server, stub, player, monkeypatch, caplog):
     async def broken(session):
         raise ZeroDivisionError("secret detail")

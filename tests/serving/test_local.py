@@ -94,3 +94,17 @@ def test_a_signal_ends_the_server_and_its_store_gracefully(toy_folder, number, t
         assert process.stdout.readline() == "stopped\n"
         assert process.wait(30) == 0
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("simservice-store")]
+
+
+def test_an_ipv6_loopback_is_an_address_like_any_other(toy_folder):
+    if not socket.has_ipv6:
+        pytest.skip("this machine has no IPv6")
+    with LocalServer([toy_folder], store_url="memory:", config=LocalConfig(host="::1", grace_s=0.1)) as server:
+        assert server.address.startswith("[::1]:")
+        assert listed(server.address) == ["toy"]
+
+
+def test_an_address_of_another_machine_is_not_called_in_use(toy_folder):
+    server = LocalServer([toy_folder], store_url="memory:", config=LocalConfig(host="192.0.2.77", insecure=True))
+    with pytest.raises(ConfigError, match=r"cannot listen at 192\.0\.2\.77:0"):
+        server.start()
