@@ -69,9 +69,11 @@ def test_the_serve_config_serves_a_world(config, tmp_path):
             session.close()
         finally:
             process.send_signal(signal.SIGINT)
-            process.wait(60)
-            end_leftovers(folder, process.pid, 20.0)  # it leads a session of its own
-            ports.close()
+            try:
+                process.wait(60)
+            finally:
+                end_leftovers(folder, process.pid, 20.0)  # it leads a session of its own
+                ports.close()
 
 
 def connected(address: str, process: subprocess.Popen[bytes], output: Path) -> RemoteSession:
