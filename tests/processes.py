@@ -15,8 +15,11 @@ class Process(NamedTuple):
 
     @property
     def command(self) -> str:
-        """Its command line, or the title it gave itself."""
-        return Path(f"/proc/{self.pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+        """Its command line, or the title it gave itself; nothing once it has ended."""
+        try:
+            return Path(f"/proc/{self.pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            return ""
 
     @property
     def runs(self) -> bool:
@@ -48,13 +51,13 @@ def _stat(pid: int) -> list[str] | None:
 def listening_addresses(pid: int) -> set[str]:
     """IPv4 addresses on which a process listens for TCP."""
     inodes = set()
-    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-        try:
+    try:
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
             target = os.readlink(descriptor)
-        except OSError:
-            continue
-        if target.startswith("socket:["):
-            inodes.add(target[8:-1])
+            if target.startswith("socket:["):
+                inodes.add(target[8:-1])
+    except OSError:  # it has ended meanwhile
+        return set()
     found = set()
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         fields = line.split()

@@ -88,7 +88,7 @@ def test_worlds_come_change_version_grow_and_go_while_others_are_served(ray_serv
     renewed.close()
 
     crowd = [RemoteSession(ray_service.address, "guest") for _ in range(9)]  # two more than one replica should have
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 200
     while len(ray_service.replica_pids("guest")) < 2 and time.monotonic() < deadline:
         time.sleep(0.2)
     assert len(ray_service.replica_pids("guest")) == 2
@@ -119,8 +119,8 @@ def test_more_sessions_than_a_connection_has_streams_by_default(ray_service):
 def test_haproxy_listens_on_loopback_only(ray_service):
     haproxies = [process.pid for process in descendants(ray_service.pid) if "/haproxy -db" in process.command]
     assert haproxies
-    for pid in haproxies:
-        assert listening_addresses(pid) == {"127.0.0.1"}
+    # One that was replaced listens no more and only keeps its streams.
+    assert set().union(*map(listening_addresses, haproxies)) == {"127.0.0.1"}
 
 
 def test_a_driver_that_is_killed_leaves_no_process_behind(save_toy: Callable[..., Path]):
