@@ -4,6 +4,7 @@
     ├── InvalidInput            INVALID_ARGUMENT     a field of a request or an argument is wrong; nothing was done
     │   └── UnsupportedSpace                         a space this part cannot carry
     ├── ConfigError             INVALID_ARGUMENT     a key or value of the configuration
+    ├── Unauthenticated         UNAUTHENTICATED      no token, or none that this service knows
     ├── UnknownWorld            NOT_FOUND            no such world is served here
     ├── UnknownFamily           NOT_FOUND            no such family is installed
     ├── UnknownEnvironment      NOT_FOUND            no such Gymnasium id
@@ -15,6 +16,7 @@
     ├── ModelRetired            FAILED_PRECONDITION  the session's world version is no longer served
     ├── SessionFenced           ABORTED              another replica or stream took the session over
     ├── CapacityExhausted       RESOURCE_EXHAUSTED   no lanes left
+    ├── QuotaExceeded           RESOURCE_EXHAUSTED   the tenant has used what it may use
     ├── RealStepBudgetExceeded  RESOURCE_EXHAUSTED   more real steps were asked for than the budget allows
     ├── CorruptCheckpoint       DATA_LOSS            a world's folder is damaged or not a world
     ├── StoreUnavailable        UNAVAILABLE          the session store cannot be reached
@@ -25,7 +27,7 @@
     └── InternalError           INTERNAL             our fault
 
 `code` is the gRPC status name, `reason` a stable word for programs, `recoverable` says that the failed request changed
-nothing and the stream goes on. Messages travel whole; a client raises the same class with the same message.
+nothing and the stream goes on. A client raises the same class with the same message. docs/errors.md is the whole table.
 """
 
 from __future__ import annotations
@@ -45,6 +47,15 @@ class SimserviceError(Exception):
     def __init__(self, message: str, **details: str) -> None:
         super().__init__(message)
         self.details: dict[str, str] = details
+
+    @property
+    def retry_after_s(self) -> float | None:
+        """When trying again may help; None where nobody knows, or where it never will."""
+        try:
+            seconds = float(self.details["retry_after_s"])
+        except (KeyError, ValueError):
+            return None
+        return seconds if 0.0 <= seconds < 86_400.0 else None
 
     @classmethod
     def from_wire(cls, message: str, details: dict[str, str]) -> SimserviceError:
@@ -92,6 +103,16 @@ class ConfigError(SimserviceError):
     code, reason = "INVALID_ARGUMENT", "INVALID_CONFIG"
 
 
+class Unauthenticated(SimserviceError):
+    code, reason = "UNAUTHENTICATED", "UNAUTHENTICATED"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(
+            f"{problem}; give the token of a tenant of this service as token=... or in SIMSERVICE_TOKEN "
+            "(whoever runs the service makes one with: simservice token)"
+        )
+
+
 class UnknownWorld(SimserviceError):
     code, reason = "NOT_FOUND", "UNKNOWN_WORLD"
 
@@ -130,7 +151,8 @@ class UnknownSession(SimserviceError):
 
     def __init__(self, token: str) -> None:
         super().__init__(
-            f"no session {token[:8]}… is known: it was closed, has expired, or never was; open a new one", session=token
+            f"no session {token[:8]}… is known: it was closed, has expired, or never was; open a new one",
+            session=token[:32],
         )
 
 
@@ -185,13 +207,35 @@ class SessionFenced(SimserviceError):
 class CapacityExhausted(SimserviceError):
     code, reason, recoverable = "RESOURCE_EXHAUSTED", "CAPACITY", True
 
-    def __init__(self, asked: int, active: int, limit: int) -> None:
+    def __init__(self, asked: int, active: int, limit: int, retry_after_s: float | None = None) -> None:
+        hint = {} if retry_after_s is None or asked > limit else {"retry_after_s": f"{retry_after_s:.3f}"}
         super().__init__(
             f"{asked} lanes were asked for, but {active} of {limit} are in use; close sessions, ask for "
             "fewer, or add replicas",
             asked=str(asked),
             active=str(active),
             limit=str(limit),
+            **hint,
+        )
+
+
+class QuotaExceeded(SimserviceError):
+    code, reason, recoverable = "RESOURCE_EXHAUSTED", "QUOTA", True
+
+    def __init__(
+        self, tenant: str, quota: str, *, asked: int, active: int, limit: int, retry_after_s: float | None = None
+    ) -> None:
+        hint = {} if retry_after_s is None or asked > limit else {"retry_after_s": f"{retry_after_s:.3f}"}
+        wait = f"wait {retry_after_s:.3g} s, " if hint else ""
+        super().__init__(
+            f"tenant {tenant!r} asked for {asked} {quota}, but {active} of its {limit} are in use; {wait}"
+            "close sessions, or have the quota raised",
+            tenant=tenant,
+            quota=quota,
+            asked=str(asked),
+            active=str(active),
+            limit=str(limit),
+            **hint,
         )
 
 

@@ -20,9 +20,11 @@ from simservice.errors import (
     InvalidInput,
     ServerUnavailable,
     SimserviceError,
+    Unauthenticated,
     UnknownWorld,
 )
-from simservice.protocol.status import ERROR_METADATA_KEY, error_from_message
+from simservice.protocol.error_table import BARE, RETRIED
+from simservice.protocol.status import error_from_metadata
 from simservice.protocol.v1 import service_pb2 as pb
 from simservice.protocol.v1 import world_pb2 as world_pb
 from simservice.protocol.v1.service_pb2_grpc import WorldServiceStub
@@ -39,9 +41,6 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.use_local_subchannel_pool", 1),  # else all sessions share one connection, and proxies bound its streams
     ("grpc.enable_http_proxy", 0),  # http_proxy in the environment is about the web
 )
-
-RETRIED = frozenset({"UNAVAILABLE", "CANCELLED", "INTERNAL", "UNKNOWN", "ABORTED", "DEADLINE_EXCEEDED"})
-"""Statuses that proxies, dying replicas and cut connections give; with none of our errors beside them, try again."""
 
 _HOST_PORT = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^\[\]:/\s]+):(\d{1,5})")
 
@@ -181,14 +180,17 @@ class Stream:
 def translate(error: grpc.RpcError, world: str) -> SimserviceError | Interrupted:
     """Our error where the server sent one; else what the status means."""
     for key, value in error.trailing_metadata() or ():
-        if key == ERROR_METADATA_KEY:
-            told = error_from_message(pb.Error.FromString(value))
+        told = error_from_metadata(key, value)
+        if told is not None:
             return Interrupted(str(told), told) if told.code == "UNAVAILABLE" else told
     code, details = error.code().name, error.details() or "no details"
     if code in RETRIED:
         return Interrupted(f"{code}: {details}")
-    if code == "NOT_FOUND":
+    found = BARE.get(code, InternalError)
+    if found is UnknownWorld:
         return UnknownWorld(world, ())
-    if code == "RESOURCE_EXHAUSTED":
+    if found is InvalidInput:
         return InvalidInput("message", details)
+    if found is Unauthenticated:
+        return Unauthenticated(f"the service refused this client ({details})")
     return InternalError(f"the server answered {code}: {details}")

@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 
 from simservice.errors import InternalError, InvalidInput, SessionClosed, SimserviceError, UnknownWorld
 from simservice.protocol.messages import WorldContract, decode_mode, encode_frames, encode_mode, encode_world
-from simservice.protocol.status import ERROR_METADATA_KEY, error_to_message, grpc_code
+from simservice.protocol.status import error_metadata, error_to_message, grpc_code, wire_text
 from simservice.protocol.v1 import service_pb2 as pb
 from simservice.protocol.v1 import world_pb2 as world_pb
 from simservice.protocol.v1.service_pb2_grpc import WorldServiceServicer
@@ -233,8 +233,8 @@ def as_ours(error: Exception, call: str) -> SimserviceError:
 def _end_with(context: CallContext, error: SimserviceError) -> None:
     """The call's status. Set rather than aborted: Ray Serve drops the metadata of calls that end by an exception."""
     context.set_code(grpc_code(error))
-    context.set_details(str(error))
-    context.set_trailing_metadata([(ERROR_METADATA_KEY, error_to_message(error).SerializeToString())])
+    context.set_details(wire_text(error))
+    context.set_trailing_metadata(error_metadata(error))
 
 
 def _application(context: CallContext) -> str:

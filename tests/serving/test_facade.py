@@ -7,6 +7,7 @@ import queue
 import grpc
 import numpy as np
 import pytest
+from grpc_status import rpc_status
 from gymnasium import spaces
 
 from simservice.errors import (
@@ -19,7 +20,7 @@ from simservice.errors import (
     UnknownWorld,
 )
 from simservice.protocol.messages import decode_world
-from simservice.protocol.status import ERROR_METADATA_KEY, error_from_message
+from simservice.protocol.status import ERROR_METADATA_KEY, error_from_message, error_from_status
 from simservice.protocol.v1 import service_pb2 as pb
 from simservice.protocol.v1 import world_pb2 as world_pb
 from simservice.protocol.v1.service_pb2_grpc import WorldServiceStub
@@ -58,6 +59,8 @@ def status_of(error):
     ours = error_from_message(pb.Error.FromString(message))
     assert error.details() == str(ours)
     assert error.code().name == ours.code
+    standard = rpc_status.from_call(error)  # as gRPC's own library reads it
+    assert type(error_from_status(standard)) is type(ours)
     return ours
 
 
