@@ -225,7 +225,7 @@ class QuotaExceeded(SimserviceError):
     def __init__(
         self, tenant: str, quota: str, *, asked: int, active: int, limit: int, retry_after_s: float | None = None
     ) -> None:
-        hint = {} if retry_after_s is None or asked > limit else {"retry_after_s": f"{retry_after_s:.3f}"}
+        hint = {} if retry_after_s is None else {"retry_after_s": f"{retry_after_s:.3f}"}
         wait = f"wait {retry_after_s:.3g} s, " if hint else ""
         super().__init__(
             f"tenant {tenant!r} asked for {asked} {quota}, but {active} of its {limit} are in use; {wait}"

@@ -29,7 +29,7 @@ from simservice.monitor.reality import ProbeConfig
 from simservice.monitor.report import ProbeReport
 from simservice.serving.local import LocalServer
 
-VERBS = ("collect", "train", "evaluate", "serve", "worlds", "probe", "demo")
+VERBS = ("collect", "train", "evaluate", "serve", "token", "worlds", "probe", "demo")
 
 
 def out(capsys: pytest.CaptureFixture[str], line: str, **names: object) -> str:

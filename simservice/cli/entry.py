@@ -37,6 +37,7 @@ app.command(epilog="Example: simservice collect CartPole-v1 --steps 1500")(data.
 app.command(epilog="Example: simservice train simservice/cartpole-v1/random-v0 --out runs/cartpole")(data.train)
 app.command(epilog="Example: simservice evaluate runs/cartpole simservice/cartpole-v1/random-v0")(data.evaluate)
 app.command(epilog="Example: simservice serve runs/cartpole --local")(serving.serve)
+app.command(epilog="Example: simservice token")(serving.token)
 app.command(epilog="Example: simservice worlds --address 127.0.0.1:50051")(serving.worlds)
 app.command(epilog="Example: simservice probe cartpole --set gravity=12")(fidelity.probe)
 app.command(epilog="Example: simservice demo --seed 1")(demo.demo)

@@ -31,24 +31,56 @@ def serve(
     metrics_port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port of the Prometheus page; 0 takes a free one.")
     ] = 0,
-    insecure: Annotated[bool, typer.Option("--insecure", help="Allow plaintext on a --host others can reach.")] = False,
+    lanes: Annotated[
+        int, typer.Option(min=1, help="Lanes of each replica; fewer where the device has no memory for them.")
+    ] = 4096,
+    tenants: Annotated[
+        Path | None, typer.Option(help="File of the tenants, their tokens and quotas (default: anybody, no limits).")
+    ] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate of the service, PEM.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key, PEM.")] = None,
+    tls_client_ca: Annotated[
+        Path | None, typer.Option(help="Let in only clients with a certificate of this authority, PEM.")
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Allow plaintext, or anybody, on a --host others can reach.")
+    ] = False,
     local: Annotated[bool, typer.Option("--local", help="One process without Ray: for laptops and notebooks.")] = False,
 ) -> None:
     """Serve worlds to agents, on Ray Serve or in one process, until Ctrl-C."""
-    from simservice.serving.settings import check_plaintext, parse_replicas
+    from simservice.serving.settings import DoorSettings, parse_replicas
 
     if device not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"--device is auto, cpu or cuda, found {device!r}", key="device")
-    check_plaintext(host, insecure)
+    tls = {"tls_cert": tls_cert, "tls_key": tls_key, "tls_client_ca": tls_client_ca}
+    doors: dict[str, Any] = {
+        name: None if path is None else str(path) for name, path in {**tls, "tenants": tenants}.items()
+    }
+    DoorSettings(host=host, insecure=insecure, **doors).check_doors()
     bounds = parse_replicas(replicas)
     where = {"host": host, "port": port, "insecure": insecure, "store_url": store_url, "metrics_port": metrics_port}
+    where |= doors
     if local:
         if bounds != (1, 1):
             raise ConfigError("--local is one process with one replica; leave --replicas out, or --local")
-        _serve_local(folders, device, where)
+        _serve_local(folders, device, lanes, where)
     else:
-        settings = {"replicas": bounds, "device": device, "gpus_per_replica": gpus_per_replica}
+        settings = {
+            "replicas": bounds,
+            "device": device,
+            "gpus_per_replica": gpus_per_replica,
+            "lanes_per_replica": lanes,
+        }
         _serve_on_ray(folders, {**settings, **where})
+
+
+def token() -> None:
+    """Make a random token for a tenant: the token itself, and the line that a tenants file holds of it."""
+    from simservice.serving.tenants import hash_line, new_token
+
+    made = new_token()
+    typer.echo(f"token (for the tenant, shown only now): {made}")
+    typer.echo(f'for the tenants file:                   "{hash_line(made)}"')
 
 
 def worlds(address: Address = "127.0.0.1:50051") -> None:
@@ -73,11 +105,11 @@ def worlds(address: Address = "127.0.0.1:50051") -> None:
     console().print(table if table.row_count else f"no world is served at {address}")
 
 
-def _serve_local(folders: list[Path], device: str, where: dict[str, Any]) -> None:
+def _serve_local(folders: list[Path], device: str, lanes: int, where: dict[str, Any]) -> None:
     from simservice.serving.local import LocalConfig, LocalService, serve_local
     from simservice.serving.wiring import ReplicaConfig
 
-    config = LocalConfig(**where, replica=ReplicaConfig(device=pick_device(device)))
+    config = LocalConfig(**where, replica=ReplicaConfig(device=pick_device(device), capacity=lanes))
 
     def ready(service: LocalService) -> None:
         names = [replica.hosted.contract.spec.full_name for replica in service.replicas]
@@ -89,7 +121,6 @@ def _serve_local(folders: list[Path], device: str, where: dict[str, Any]) -> Non
 def _serve_on_ray(folders: list[Path], settings: dict[str, Any]) -> None:
     if importlib.util.find_spec("ray") is None:  # Ray runs in a process of its own, which could not say so
         raise ModuleNotFoundError("No module named 'ray'", name="ray")
-    from simservice.client.session import list_worlds
     from simservice.serving.service import RayService
     from simservice.worlds import checkpoint
 
@@ -101,8 +132,7 @@ def _serve_on_ray(folders: list[Path], settings: dict[str, Any]) -> None:
         with spinner() as tell:
             tell("starting Ray Serve and HAProxy")
             service.start()
-        names = [contract.spec.full_name for contract in list_worlds(service.address)]
-        _show(names, service.address, [service.metrics_url] if service.metrics_url else [])
+        _show(service.worlds, service.address, [service.metrics_url] if service.metrics_url else [])
         with contextlib.suppress(KeyboardInterrupt):
             service.wait()
     finally:

@@ -15,6 +15,7 @@ from typing import Any
 
 import grpc
 
+from simservice.client.access import Access, Tls, access_to
 from simservice.errors import (
     InternalError,
     InvalidInput,
@@ -65,14 +66,22 @@ def check_address(address: str) -> str:
     return address.strip()
 
 
+def _channel(address: str, access: Access) -> grpc.Channel:
+    if not access.secure:
+        return grpc.insecure_channel(address, options=OPTIONS)
+    ca, certificate, key = (access.read(path) for path in (access.ca, access.certificate, access.key))
+    return grpc.secure_channel(address, grpc.ssl_channel_credentials(ca, key, certificate), options=OPTIONS)
+
+
 class Connection:
     """A channel to one address, for calls to one world (without one: to whatever answers there)."""
 
-    def __init__(self, address: str, world: str = "") -> None:
-        self.address = check_address(address)
+    def __init__(self, address: str, world: str = "", *, token: str | None = None, tls: Tls = None) -> None:
+        bare, access = access_to(address, token, tls)
+        self.address = check_address(bare)
         name = world.partition("@")[0]
-        self._metadata = (("application", name),) if name else ()
-        self._channel = grpc.insecure_channel(self.address, options=OPTIONS)
+        self._metadata = (*((("application", name),) if name else ()), *access.metadata)
+        self._channel = _channel(self.address, access)
         self._stub: Any = WorldServiceStub(self._channel)  # type: ignore[no-untyped-call]
 
     def wait(self, timeout_s: float) -> None:

@@ -7,8 +7,10 @@ from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode
 
+from simservice.client.access import Tls, Token
 from simservice.client.session import RemoteSession
 from simservice.errors import InvalidInput
 from simservice.protocol.ragged import is_ragged
@@ -37,7 +39,10 @@ class RemoteEnv(gym.Env[Any, Any]):
         patience_s: float = 60.0,  # a lost connection is repaired for so long before SessionLost
         timeout_s: float = 30.0,
         connect_timeout_s: float = 5.0,
+        token: str | None = None,  # of a tenant; None: SIMSERVICE_TOKEN
+        tls: Tls = None,  # True, a CA file, or {"ca": ..., "certificate": ..., "key": ...}; None: as the address says
     ) -> None:
+        self._spec: EnvSpec | None = None
         # Gymnasium's single environments do not reset themselves, so a step after the end is an error there and here.
         self.session = RemoteSession(
             address,
@@ -46,6 +51,8 @@ class RemoteEnv(gym.Env[Any, Any]):
             patience_s=patience_s,
             timeout_s=timeout_s,
             connect_timeout_s=connect_timeout_s,
+            token=token,
+            tls=tls,
         )
         self.contract = self.session.contract
         spec = self.contract.spec
@@ -53,6 +60,15 @@ class RemoteEnv(gym.Env[Any, Any]):
         self.observation_space = spec.observation_space
         self.action_space = spec.action_space
         self.render_mode = check_render_mode(self.session, render_mode)
+
+    @property
+    def spec(self) -> EnvSpec | None:
+        """What Gymnasium made this environment from; a token in it does not show itself."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        self._spec = hide_token(spec)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """The first observation of a new episode; without a seed the lane's luck goes on where it was."""
@@ -102,6 +118,13 @@ def _lane_info(infos: Infos) -> dict[str, Any]:
 
 
 # ---- shared with the vector environment ----------------------------------------------------------------------------
+
+
+def hide_token(spec: EnvSpec | None) -> EnvSpec | None:
+    """Makes the token among the arguments one that is not printed with them; it still works."""
+    if spec is not None and isinstance(token := spec.kwargs.get("token"), str):
+        spec.kwargs["token"] = Token(token)
+    return spec
 
 
 def world_metadata(session: RemoteSession) -> dict[str, Any]:

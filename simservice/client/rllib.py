@@ -21,6 +21,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from simservice.client.access import Token
 from simservice.client.policy import Policy, check_spaces
 from simservice.client.registration import ENV_ID
 from simservice.errors import InvalidInput
@@ -140,7 +141,11 @@ def served_config(
 ) -> PPOConfig:
     """PPO in the world `name` or `name@version` served at `address`; env_config adds arguments of the environment."""
     arguments = {"address": address, "world": world, **(env_config or {})}
-    return _config(SERVED_ENV_ID, arguments, "vector_entry_point", settings, seed)
+    if isinstance(token := arguments.get("token"), str):
+        arguments["token"] = Token(token)  # RLlib prints its configuration
+    config = _config(SERVED_ENV_ID, arguments, "vector_entry_point", settings, seed)
+    # A session that is truly lost: RLlib drops the unfinished episodes and makes the environment again.
+    return config.fault_tolerance(restart_failed_sub_environments=True, restart_failed_env_runners=True)
 
 
 def real_config(

@@ -20,17 +20,20 @@ from typing import Any, Literal
 from gymnasium.vector import AutoresetMode
 
 from simservice import __version__
+from simservice.client.access import Tls
 from simservice.client.channel import Connection, Interrupted, Stream
 from simservice.errors import (
     CapacityExhausted,
     InternalError,
     InvalidInput,
     ModelRetired,
+    QuotaExceeded,
     ServerUnavailable,
     SessionClosed,
     SessionFenced,
     SessionLost,
     SimserviceError,
+    Unauthenticated,
     UnknownSession,
     UnknownWorld,
 )
@@ -49,20 +52,24 @@ from simservice.protocol.v1 import service_pb2 as pb
 from simservice.types import Array, Context, Leaves, ResetResult, StepResult, leaves_of
 
 CLOSE_TIMEOUT_S = 2.0
-FINAL = (SessionLost, SessionFenced, SessionClosed, UnknownSession, ModelRetired)
+FINAL = (SessionLost, SessionFenced, SessionClosed, UnknownSession, ModelRetired, Unauthenticated)
 """Errors after which a session cannot go on."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 2.0
 
 
-def list_worlds(address: str, timeout_s: float = 5.0) -> list[WorldContract]:
+def list_worlds(
+    address: str, timeout_s: float = 5.0, *, token: str | None = None, tls: Tls = None
+) -> list[WorldContract]:
     """The contracts of all worlds served at the address, in name order."""
-    with contextlib.closing(Connection(address)) as connection:
+    with contextlib.closing(Connection(address, token=token, tls=tls)) as connection:
         return [decode_world(world) for world in connection.list_worlds(timeout_s)]
 
 
-def get_world(address: str, world: str, timeout_s: float = 5.0) -> WorldContract:
+def get_world(
+    address: str, world: str, timeout_s: float = 5.0, *, token: str | None = None, tls: Tls = None
+) -> WorldContract:
     """The contract of "name" or "name@version"; UnknownWorld names those there are."""
-    with contextlib.closing(Connection(address, world)) as connection:
+    with contextlib.closing(Connection(address, world, token=token, tls=tls)) as connection:
         return decode_world(connection.get_world(world, timeout_s))
 
 
@@ -82,7 +89,9 @@ class RemoteSession:
         autoreset_mode: AutoresetMode = AutoresetMode.NEXT_STEP,
         patience_s: float = 60.0,
         timeout_s: float = 30.0,  # for one answer; then the connection counts as broken
-        connect_timeout_s: float = 5.0,
+        connect_timeout_s: float = 5.0,  # also for waiting where the service says when to come again
+        token: str | None = None,  # of a tenant; None: SIMSERVICE_TOKEN
+        tls: Tls = None,
     ) -> None:
         self.closed = True  # until it is open, so that a failed open leaves nothing to close
         self.world = world
@@ -98,7 +107,7 @@ class RemoteSession:
         self._unanswered: pb.PlayRequest | None = None
         self._failed = False  # the last request ended with an error that may have come after its effect
         self._abandoned_resumes = 0
-        self._connection = Connection(address, world)
+        self._connection = Connection(address, world, token=token, tls=tls)
         try:
             self._connection.wait(connect_timeout_s)
             opened = self._open(num_envs, autoreset_mode, connect_timeout_s)
@@ -178,10 +187,23 @@ class RemoteSession:
                 self._numbered(self._unanswered)
             reply = self._persist(request) if expected == "rendered" else self._numbered(request)
         if reply.WhichOneof("result") == "error":
-            raise error_from_message(reply.error)
+            reply = self._ask_again(request, expected, error_from_message(reply.error))
         if reply.WhichOneof("result") != expected:
             raise InternalError(f"the server answered {reply.WhichOneof('result')}, {expected} was expected")
         return reply
+
+    def _ask_again(self, request: pb.PlayRequest, expected: str, error: SimserviceError) -> pb.PlayReply:
+        """The reply to a request that was put off, once the server takes it; the error where it will not in time."""
+        give_up_at = time.monotonic() + self.patience_s
+        while _waited(error, give_up_at):
+            with self._lock:
+                if self.closed:
+                    raise SessionClosed("environment")
+                reply = self._persist(request) if expected == "rendered" else self._numbered(request)
+            if reply.WhichOneof("result") != "error":
+                return reply
+            error = error_from_message(reply.error)
+        raise error
 
     def _numbered(self, request: pb.PlayRequest) -> pb.PlayReply:
         """A reset or step: until it is answered it counts as under way."""
@@ -267,7 +289,12 @@ class RemoteSession:
                 time.sleep(min(left, LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0**attempt))
                 attempt += 1
                 continue
-            return _opened(reply)
+            try:
+                return _opened(reply)
+            except SimserviceError as error:
+                self._drop_stream()  # the next one may lead to another replica
+                if not _waited(error, give_up_at):
+                    raise
 
     def _connected(self, timeout_s: float) -> Stream:
         """The stream, made again and the session resumed if it broke."""
@@ -277,7 +304,7 @@ class RemoteSession:
         try:
             opened = _opened(stream.exchange(pb.PlayRequest(resume=pb.Resume(session=self.token)), timeout_s))
             self._check_resumed(opened)
-        except (CapacityExhausted, UnknownWorld) as error:
+        except (CapacityExhausted, QuotaExceeded, UnknownWorld) as error:
             stream.end()  # a fleet that has just lost a replica; the next attempt may reach another one
             raise Interrupted(str(error), error) from error
         except BaseException as error:
@@ -312,6 +339,15 @@ class RemoteSession:
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.end()
+
+
+def _waited(error: SimserviceError, give_up_at: float) -> bool:
+    """Waits as long as the error says, if it says so and that is within the time; tells whether it did."""
+    wait_s = error.retry_after_s
+    if wait_s is None or time.monotonic() + wait_s > give_up_at:
+        return False
+    time.sleep(min(wait_s * random.uniform(1.0, 1.25), max(wait_s, give_up_at - time.monotonic())))
+    return True
 
 
 def _opened(reply: pb.PlayReply) -> pb.Opened:

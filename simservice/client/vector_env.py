@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from simservice.client.env import as_context, as_seeds, check_render_mode, world_metadata
+from simservice.client.access import Tls
+from simservice.client.env import as_context, as_seeds, check_render_mode, hide_token, world_metadata
 from simservice.client.session import RemoteSession
 from simservice.errors import InvalidInput
 from simservice.protocol.tensors import check_structure
@@ -37,8 +39,11 @@ class RemoteVectorEnv(VectorEnv[Any, Any, Any]):
         patience_s: float = 60.0,  # a lost connection is repaired for so long before SessionLost
         timeout_s: float = 30.0,
         connect_timeout_s: float = 5.0,
+        token: str | None = None,  # of a tenant; None: SIMSERVICE_TOKEN
+        tls: Tls = None,  # True, a CA file, or {"ca": ..., "certificate": ..., "key": ...}; None: as the address says
     ) -> None:
         self.closed = True  # until there is something to close
+        self._spec: EnvSpec | None = None
         mode = as_mode(autoreset_mode)
         self.session = RemoteSession(
             address,
@@ -48,6 +53,8 @@ class RemoteVectorEnv(VectorEnv[Any, Any, Any]):
             patience_s=patience_s,
             timeout_s=timeout_s,
             connect_timeout_s=connect_timeout_s,
+            token=token,
+            tls=tls,
         )
         self.closed = False
         self.contract = self.session.contract
@@ -58,6 +65,15 @@ class RemoteVectorEnv(VectorEnv[Any, Any, Any]):
         self.single_action_space = self.contract.spec.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
+
+    @property
+    def spec(self) -> EnvSpec | None:
+        """What Gymnasium made this environment from; a token in it does not show itself."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        self._spec = hide_token(spec)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None

@@ -6,13 +6,13 @@ import socket
 from dataclasses import dataclass
 
 from simservice.errors import InternalError, PortInUse
-from simservice.serving.settings import check_plaintext
+from simservice.serving.settings import DoorSettings
 
 
-def check_address(host: str, port: int, insecure: bool) -> int:
-    """The port to listen on (a free one for 0). PortInUse; ConfigError for plaintext on a public address."""
-    check_plaintext(host, insecure)
-    return free_port(host, port)
+def check_address(doors: DoorSettings) -> int:
+    """The port to listen on (a free one for 0). PortInUse; ConfigError for a door that others find open."""
+    doors.check_doors()
+    return free_port(doors.host, doors.port)
 
 
 def free_port(host: str = "127.0.0.1", port: int = 0) -> int:

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,7 +18,8 @@ from simservice.errors import ConfigError, InternalError, SimserviceError
 from simservice.serving.cluster import Cluster, ClusterConfig
 from simservice.serving.fleet import Fleet, world_application
 from simservice.serving.replica import MetricsConfig
-from simservice.serving.settings import ClusterWorld, ServeConfig
+from simservice.serving.settings import ClusterWorld, DoorSettings, ServeConfig
+from simservice.serving.wiring import ReplicaConfig
 from simservice.sessions.embedded import store_from_url
 from simservice.telemetry import MetricsServer
 from simservice.types import WorldSpec
@@ -46,9 +47,8 @@ def running(folders: Sequence[Path | str], settings: ServeConfig) -> Iterator[Ru
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"two of the folders hold a world named {name!r}; a service has one version of each")
-    cluster = Cluster(
-        ClusterConfig(host=settings.host, port=settings.port, insecure=settings.insecure, num_cpus=settings.num_cpus)
-    )
+    doors = {field.name: getattr(settings, field.name) for field in fields(DoorSettings)}
+    cluster = Cluster(ClusterConfig(num_cpus=settings.num_cpus, **doors))
     with contextlib.ExitStack() as stack:
         store_url = stack.enter_context(store_from_url(settings.store_url))
         stack.callback(cluster.stop)
@@ -72,7 +72,7 @@ def build(args: dict[str, Any]) -> serve.Application:
     if store_url is None:
         raise ConfigError("store_url is missing: on a cluster sessions need a Redis that every node reaches")
     metrics = MetricsConfig(folder=world.metrics_folder, listen=world.metrics_listen, announce=world.metrics_announce)
-    return world_application(world.folder, store_url, world, metrics)
+    return world_application(world.folder, store_url, world, metrics, ReplicaConfig(tenants=world.tenants))
 
 
 def _answer(service: Running, call: str, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -101,7 +101,9 @@ def _obey(commands: IO[str], answers: IO[str]) -> None:
     settings = config.build(ServeConfig, first["config"])
     try:
         with running(first["folders"], settings) as service:
-            reply({"address": service.address, "metrics_url": service.metrics_url, "folder": str(service.folder)})
+            worlds = [spec.full_name for spec in service.worlds]
+            where = {"address": service.address, "metrics_url": service.metrics_url, "folder": str(service.folder)}
+            reply({**where, "worlds": worlds})
             for line in commands:
                 command = json.loads(line)
                 try:

@@ -30,6 +30,9 @@ from simservice.errors import ConfigError, InternalError
 from simservice.serving import guardian, haproxy_launcher
 from simservice.serving.address import PortRange, check_address, free_port, hold_ports
 from simservice.serving.guardian import end_leftovers
+from simservice.serving.settings import DoorSettings
+from simservice.serving.tenants import Tenants
+from simservice.serving.tls import read_tls
 
 SERVICER = "simservice.protocol.v1.service_pb2_grpc.add_WorldServiceServicer_to_server"
 OBJECT_STORE_BYTES = 80 * 2**20  # nothing travels through it; Ray asks for at least 75 MiB
@@ -40,12 +43,10 @@ PREFIX = "sim-ray-"  # short: HAProxy takes socket paths of 97 bytes, and Ray Se
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClusterConfig:
+class ClusterConfig(DoorSettings):
     """Where the service listens and how much of the machine it may use."""
 
-    host: str = "127.0.0.1"
     port: int = 50051  # 0: a free one
-    insecure: bool = False  # plaintext on an address that other machines can reach
     num_cpus: int = field(default_factory=lambda: os.cpu_count() or 1)
     num_gpus: int | None = None  # None: as many as Ray finds
 
@@ -88,7 +89,9 @@ class Cluster:
 
     def __init__(self, config: ClusterConfig) -> None:
         self.config = config
-        self.port = check_address(config.host, config.port, config.insecure)
+        self.port = check_address(config)
+        self.tls = read_tls(config)
+        Tenants(config.tenants)  # unusable ones are told before anything starts
         self.folder: Path | None = None
         self._ports: PortRange | None = None
         self._guardian: subprocess.Popen[bytes] | None = None
@@ -98,6 +101,12 @@ class Cluster:
         """Where clients connect; for a wildcard host, from this machine."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.config.host, self.config.host)
         return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+
+    @property
+    def inner_address(self) -> str:
+        """Where the service's own processes connect, without a certificate: a socket in its private folder."""
+        assert self.folder is not None
+        return f"unix:{self.folder / haproxy_launcher.INNER_SOCKET}"
 
     @property
     def haproxy_sockets(self) -> list[Path]:
@@ -179,6 +188,17 @@ class Cluster:
         except Exception as error:  # Ray raises the bare class for a node that does not come up
             raise InternalError(f"Ray did not start on this machine: {error}") from error
 
+    def _tls_words(self) -> str:
+        """What HAProxy's front door says of TLS; empty: plaintext."""
+        assert self.folder is not None
+        if self.tls is None:
+            return ""
+        pair = self.tls.certificate + b"\n" + self.tls.key  # HAProxy takes both from one file
+        words = f"ssl crt {_written(self.folder / 'front.pem', pair)} alpn h2 ssl-min-ver TLSv1.2"
+        if self.tls.client_ca is not None:
+            words += f" verify required ca-file {_written(self.folder / 'client-ca.pem', self.tls.client_ca)}"
+        return words
+
     def _own_settings(self) -> dict[str, str]:
         assert self.folder is not None and self._ports is not None
         grpc, http = self._ports.first + 1, self._ports.first + 500
@@ -191,6 +211,8 @@ class Cluster:
             "RAY_SERVE_HAPROXY_BINARY_PATH": str(launcher),
             haproxy_launcher.PROGRAM_VARIABLE: get_haproxy_binary(),
             haproxy_launcher.HOST_VARIABLE: INSIDE,
+            haproxy_launcher.SOCKET_VARIABLE: str(self.folder / haproxy_launcher.INNER_SOCKET),
+            haproxy_launcher.TLS_VARIABLE: self._tls_words(),
             "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{__name__}:bind_to_host",
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(runtime / "haproxy.cfg"),
             "RAY_SERVE_HAPROXY_SOCKET_PATH": str(runtime / "admin.sock"),
@@ -207,6 +229,13 @@ class Cluster:
             "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
             "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
         }
+
+
+def _written(path: Path, content: bytes) -> str:
+    """Puts a secret into the cluster's private folder, gone with it."""
+    path.touch(mode=0o600)
+    path.write_bytes(content)
+    return str(path)
 
 
 def bind_to_host() -> list[Any]:

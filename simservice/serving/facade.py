@@ -22,6 +22,8 @@ from simservice.protocol.v1 import service_pb2 as pb
 from simservice.protocol.v1 import world_pb2 as world_pb
 from simservice.protocol.v1.service_pb2_grpc import WorldServiceServicer
 from simservice.serving.commands import CommandCodec
+from simservice.serving.tenants import Tenants
+from simservice.sessions.quotas import StepBudget, Tenant
 from simservice.sessions.service import SessionService
 from simservice.sessions.session import Session
 from simservice.sessions.store import SessionStore
@@ -65,9 +67,10 @@ class Hosted:
 class WorldService(WorldServiceServicer):
     """The calls of service.proto over one world (a replica) or several (one process without Ray)."""
 
-    def __init__(self, hosted: Sequence[Hosted], store: SessionStore) -> None:
+    def __init__(self, hosted: Sequence[Hosted], store: SessionStore, tenants: Tenants | None = None) -> None:
         self.hosted = tuple(hosted)
         self.store = store
+        self.tenants = tenants or Tenants()
         self.messages: Mapping[str, world_pb.World] = {host.full_name: encode_world(host.contract) for host in hosted}
 
     # ---- the calls, as gRPC makes them -----------------------------------------------------------------------------
@@ -76,6 +79,7 @@ class WorldService(WorldServiceServicer):
         """Every world that the fleet serves."""
         began = perf_counter_ns()
         try:
+            self.tenants.of(context.invocation_metadata())
             worlds = await self.worlds()
         except Exception as error:  # turned into a status, and logged when it is not one of ours
             self._end(context, error, "ListWorlds", began)
@@ -87,6 +91,7 @@ class WorldService(WorldServiceServicer):
         """One world's contract."""
         began = perf_counter_ns()
         try:
+            self.tenants.of(context.invocation_metadata())
             world = _pick(request.world, await self.worlds(), self.messages)
         except Exception as error:  # turned into a status, and logged when it is not one of ours
             self._end(context, error, "GetWorld", began)
@@ -98,7 +103,12 @@ class WorldService(WorldServiceServicer):
         self, request_iterator: AsyncIterator[pb.PlayRequest], context: CallContext
     ) -> AsyncIterator[pb.PlayReply]:
         """The stream that is a session."""
-        stream = Stream(self, _application(context))
+        try:
+            tenant = self.tenants.of(context.invocation_metadata())
+        except SimserviceError as error:
+            _end_with(context, error)
+            return
+        stream = Stream(self, _application(context), tenant)
         try:
             async for request in request_iterator:
                 yield await stream.answer(request)
@@ -141,8 +151,10 @@ class WorldService(WorldServiceServicer):
 class Stream:
     """One Play call: the session that its first message opened or resumed, and how each request is answered."""
 
-    def __init__(self, service: WorldService, application: str) -> None:
+    def __init__(self, service: WorldService, application: str, tenant: Tenant) -> None:
         self.closed = False
+        self._tenant = tenant
+        self._budget: StepBudget | None = None  # of steps, where the tenant's are counted
         self._service = service
         self._application = application
         self._host: Hosted | None = None
@@ -177,6 +189,8 @@ class Stream:
         if host is None or session is None:
             return await self._begin(call, request)
         if call in ("step", "reset"):
+            if self._budget is not None and call == "step":
+                self._budget.spend(session.num_envs)
             command = host.codec.command(request, session.num_envs)
             result = await host.service.apply(session, request.sequence, command, request.SerializeToString())
             return host.codec.reply(request.sequence, result, session.num_envs)
@@ -192,15 +206,16 @@ class Stream:
         if call == "open":
             host = await self._service.host(request.open.world or self._application)
             mode = decode_mode(request.open.autoreset_mode)
-            session = await host.service.open(request.open.num_envs, mode, request.open.open_key)
+            session = await host.service.open(request.open.num_envs, mode, request.open.open_key, self._tenant)
         elif call == "resume":
             host = await self._resumed_host()
-            session = await host.service.resume(request.resume.session)
+            session = await host.service.resume(request.resume.session, self._tenant)
         elif call:
             raise SessionClosed(f"stream, whose first message must be open or resume and was {call},")
         else:
             raise InvalidInput("call", "the request holds no call that this server knows")
         self._host, self._session = host, session
+        self._budget = host.service.quotas.budget(self._tenant)
         return pb.PlayReply(
             sequence=request.sequence,
             opened=pb.Opened(

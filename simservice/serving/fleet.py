@@ -18,6 +18,7 @@ from simservice.serving.cluster import Cluster
 from simservice.serving.front import replicas_up, version_served
 from simservice.serving.replica import MetricsConfig, WorldReplica
 from simservice.serving.settings import ReplicaSettings
+from simservice.serving.tenants import hash_line, new_token
 from simservice.serving.wiring import ReplicaConfig
 from simservice.telemetry import FleetMetrics, MetricsServer, start_http
 from simservice.types import WorldSpec
@@ -52,7 +53,7 @@ def world_application(
         max_constructor_retry_count=3,
         logging_config=LoggingConfig(enable_access_log=False, log_level="WARNING"),
     )
-    config = replace(config or ReplicaConfig(), device=device)
+    config = replace(config or ReplicaConfig(), device=device, capacity=settings.lanes_per_replica)
     return deployment.bind(folder, store_url, config, metrics)
 
 
@@ -79,6 +80,7 @@ class Fleet:
         self.cluster = cluster
         self.store_url = store_url
         self.settings = replace(settings, gpus_per_replica=_gpu_share(settings, worlds_expected))
+        self._token = new_token()  # of the service itself, when it looks whether its worlds answer
         self.announcements = cluster.folder / "metrics"
         self.announcements.mkdir(exist_ok=True)
         self.metrics = FleetMetrics(lambda: [replica.metrics for replica in self.replicas()])
@@ -94,7 +96,8 @@ class Fleet:
         spec, _ = checkpoint.describe(folder)
         metrics = MetricsConfig(folder=str(self.announcements))
         settings = self.settings if replicas is None else replace(self.settings, replicas=replicas)
-        application = world_application(str(folder), self.store_url, settings, metrics)
+        config = ReplicaConfig(tenants=self.cluster.config.tenants, operator=hash_line(self._token))
+        application = world_application(str(folder), self.store_url, settings, metrics, config)
         try:
             serve.run(application, name=spec.name, route_prefix=f"/{spec.name}")
         except RuntimeError as error:
@@ -121,7 +124,7 @@ class Fleet:
             ids = [r.replica for r in self.replicas() if (r.world, r.version) == (spec.name, spec.version)]
             up = replicas_up(self.cluster.haproxy_sockets)
             reached = [replica for replica in ids if any(name.endswith(replica) for name in up)]
-            found = version_served(self.cluster.address, spec.name)
+            found = version_served(self.cluster.inner_address, spec.name, self._token)
             if len(reached) >= replicas and found == spec.version:
                 return
             if time.monotonic() > deadline:

@@ -15,14 +15,16 @@ from simservice.protocol.v1.service_pb2_grpc import WorldServiceStub
 TIMEOUT_S = 5.0
 
 
-def version_served(address: str, world: str) -> str | None:
+def version_served(address: str, world: str, token: str) -> str | None:
     """The version that answers for a world at an address, or None when nobody does."""
     options = [("grpc.use_local_subchannel_pool", 1)]  # a connection of its own: an old one may lead to old replicas
     with grpc.insecure_channel(address, options=options) as channel:
         try:
             stub = WorldServiceStub(channel)  # type: ignore[no-untyped-call]
             reply = stub.GetWorld(
-                pb.GetWorldRequest(world=world), timeout=TIMEOUT_S, metadata=(("application", world),)
+                pb.GetWorldRequest(world=world),
+                timeout=TIMEOUT_S,
+                metadata=(("application", world), ("authorization", f"Bearer {token}")),
             )
         except grpc.RpcError:
             return None

@@ -16,6 +16,9 @@ import sys
 PR_SET_PDEATHSIG = 1
 HOST_VARIABLE = "SIMSERVICE_BIND_HOST"
 PROGRAM_VARIABLE = "SIMSERVICE_HAPROXY_PROGRAM"
+TLS_VARIABLE = "SIMSERVICE_HAPROXY_TLS"
+SOCKET_VARIABLE = "SIMSERVICE_HAPROXY_SOCKET"
+INNER_SOCKET = "front"
 
 
 def restrict(text: str, host: str) -> str:
@@ -39,6 +42,22 @@ def lead_strays(text: str) -> str:
     return head + frontend + section + end + tail
 
 
+def lock_front(text: str, tls: str, socket: str) -> str:
+    """The configuration with `tls` on the front door, and a plaintext one for this user alone at `socket`."""
+    inner = f"    bind unix@{socket} mode 600 proto h2"
+
+    def locked(found: re.Match[str]) -> str:
+        front = f"{found[2]} {tls}" if tls else f"{found[2]} proto h2"
+        return f"{found[1]}{front}\n{inner}\n" if socket else f"{found[1]}{front}\n"
+
+    return re.sub(r"(frontend grpc_frontend\n(?:    #.*\n)*)(    bind \S+) proto h2\n", locked, text)
+
+
+def hide_http(text: str, host: str) -> str:
+    """The configuration with Serve's HTTP door, which nobody needs, at `host`: TLS and tokens do not hold there."""
+    return re.sub(r"(frontend http_frontend\n    bind )\S+?(:\d+)\n", rf"\g<1>{host}\g<2>\n", text)
+
+
 def main(arguments: list[str]) -> None:
     """Becomes HAProxy."""
     if sys.platform == "linux":
@@ -47,9 +66,10 @@ def main(arguments: list[str]) -> None:
         path = arguments[arguments.index("-f") + 1]
         with open(path, encoding="utf-8") as file:
             text = lead_strays(file.read())
+        text = lock_front(text, os.environ.get(TLS_VARIABLE, ""), os.environ.get(SOCKET_VARIABLE, ""))
         host = os.environ.get(HOST_VARIABLE)
         with open(path, "w", encoding="utf-8") as file:
-            file.write(restrict(text, host) if host else text)
+            file.write(restrict(hide_http(text, host), host) if host else text)
     program = os.environ[PROGRAM_VARIABLE]
     os.execv(program, [program, *arguments])
 

@@ -22,9 +22,13 @@ from simservice.errors import ConfigError, InternalError, PortInUse
 from simservice.protocol.v1 import service_pb2 as pb
 from simservice.protocol.v1.service_pb2_grpc import add_WorldServiceServicer_to_server
 from simservice.serving.facade import WorldService
-from simservice.serving.settings import check_plaintext
+from simservice.serving.settings import DoorSettings
+from simservice.serving.tenants import Tenants
+from simservice.serving.tls import TlsFiles, read_tls
 from simservice.serving.wiring import MAX_MESSAGE_BYTES, Replica, ReplicaConfig, build_replica, open_store
 from simservice.sessions.embedded import store_from_url
+from simservice.sessions.quotas import QuotaKeeper
+from simservice.sessions.redis_leases import lease_store
 from simservice.telemetry import start_http
 
 SERVICE = pb.DESCRIPTOR.services_by_name["WorldService"].full_name
@@ -39,12 +43,9 @@ OPTIONS: tuple[tuple[str, int], ...] = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class LocalConfig:
+class LocalConfig(DoorSettings):
     """Where and how one process serves."""
 
-    host: str = "127.0.0.1"
-    port: int = 0  # 0: a free one
-    insecure: bool = False  # plaintext on an address that other machines can reach
     store_url: str | None = None  # None: REDIS_URL, else an embedded store
     store_folder: str | None = None  # of the embedded store; None: a temporary one, sessions end with the server
     metrics_port: int | None = None  # of a Prometheus page; 0: a free one
@@ -59,7 +60,9 @@ class LocalService:
         if not folders:
             raise ConfigError("there is no world to serve; name at least one folder that `simservice train` wrote")
         self.config = config or LocalConfig()
-        check_plaintext(self.config.host, self.config.insecure)
+        self.config.check_doors()
+        self._tls = read_tls(self.config)
+        self._tenants = Tenants(self.config.tenants)
         self.folders = tuple(folders)
         self.replicas: list[Replica] = []
         self.port = 0
@@ -86,21 +89,23 @@ class LocalService:
     async def _start(self) -> None:
         stack = self._stack
         server = grpc.aio.server(options=OPTIONS)
-        self.port = _listen(server, self.config.host, self.config.port)
+        self.port = _listen(server, self.config.host, self.config.port, self._tls)
         stack.push_async_callback(server.stop, None)  # for a failure below; a started server is stopped before
         embedded = store_from_url(self.config.store_url, self.config.store_folder)
         url = await asyncio.to_thread(embedded.__enter__)
         stack.push_async_callback(asyncio.to_thread, embedded.__exit__, None, None, None)
         store = open_store(url, self.config.replica.sessions.idle_ttl_s)
         stack.push_async_callback(store.close)
-        self.replicas = [build_replica(folder, store, self.config.replica) for folder in self.folders]
+        quotas = QuotaKeeper(lease_store(store))
+        stack.push_async_callback(quotas.stop)
+        self.replicas = [build_replica(folder, store, self.config.replica, quotas) for folder in self.folders]
         names = [built.hosted.name for built in self.replicas]
         if len(set(names)) < len(names):
             raise ConfigError(f"two of the worlds have one name ({', '.join(sorted(names))}); serve them apart")
         for built in self.replicas:
             await built.start()
             stack.push_async_callback(built.stop)
-        facade = WorldService([built.hosted for built in self.replicas], store)
+        facade = WorldService([built.hosted for built in self.replicas], store, self._tenants)
         add_WorldServiceServicer_to_server(facade, server)  # type: ignore[no-untyped-call]
         servicer = _add_health_and_reflection(server)
         self._publish_metrics()
@@ -119,10 +124,15 @@ class LocalService:
             self._stack.push_async_callback(asyncio.to_thread, page.close)
 
 
-def _listen(server: grpc.aio.Server, host: str, port: int) -> int:
+def _listen(server: grpc.aio.Server, host: str, port: int, tls: TlsFiles | None) -> int:
     place = _place(host, port)
     try:
-        return int(server.add_insecure_port(place))
+        if tls is None:
+            return int(server.add_insecure_port(place))
+        pair = ((tls.key, tls.certificate),)
+        return int(
+            server.add_secure_port(place, grpc.ssl_server_credentials(pair, tls.client_ca, tls.client_ca is not None))
+        )
     except RuntimeError as error:  # gRPC tells no more than that it could not bind
         problem = _bind_problem(host, port)
         if problem is None or problem.errno == errno.EADDRINUSE:

@@ -17,7 +17,10 @@ from simservice.errors import ConfigError, InternalError
 from simservice.protocol.v1 import service_pb2 as pb
 from simservice.serving.announcement import Announcement
 from simservice.serving.facade import CallContext, WorldService
+from simservice.serving.tenants import Tenants
 from simservice.serving.wiring import Replica, ReplicaConfig, build_replica, open_store
+from simservice.sessions.quotas import QuotaKeeper
+from simservice.sessions.redis_leases import lease_store
 from simservice.telemetry import MetricsServer, start_http
 
 
@@ -47,13 +50,15 @@ class WorldReplica:
     ) -> None:
         config = config or ReplicaConfig()
         self._store = open_store(store_url, config.sessions.idle_ttl_s)
-        self._replica: Replica = build_replica(folder, self._store, config)
+        self._quotas = QuotaKeeper(lease_store(self._store))
+        self._replica: Replica = build_replica(folder, self._store, config, self._quotas)
         name, application = self._replica.hosted.name, get_replica_context().app_name
         if name != application:
             raise ConfigError(
                 f"the application {application!r} serves the world {name!r}; it must have the world's name"
             )
-        self._facade = WorldService([self._replica.hosted], self._store)
+        tenants = Tenants(config.tenants, operator=config.operator)
+        self._facade = WorldService([self._replica.hosted], self._store, tenants)
         self._metrics_server: MetricsServer | None = None
         self._announcement: Path | None = None
         await self._replica.start()
@@ -99,6 +104,7 @@ class WorldReplica:
         if self._metrics_server is not None:
             self._metrics_server.close()
         await self._replica.stop()
+        await self._quotas.stop()
         await self._store.close()
 
     def _announce(self, metrics: MetricsConfig) -> None:

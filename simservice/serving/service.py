@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -20,8 +20,11 @@ from typing import IO, Any
 from simservice.errors import InternalError, SimserviceError, error_class
 from simservice.serving.address import check_address
 from simservice.serving.settings import ServeConfig
+from simservice.serving.tenants import Tenants
+from simservice.serving.tls import read_tls
 
 STOP_TIMEOUT_S = 60.0
+PATHS = ("tls_cert", "tls_key", "tls_client_ca", "tenants")
 LOG_LINES = 15
 
 
@@ -37,7 +40,12 @@ class RayService:
     ) -> None:
         self.environment = dict(environment or {})
         self.config = ServeConfig(**{"port": 0, **settings})
+        paths: dict[str, Any] = {
+            name: str(Path(path).resolve()) for name in PATHS if (path := getattr(self.config, name)) is not None
+        }
+        self.config = replace(self.config, **paths)
         self.folders = [str(Path(folder).resolve()) for folder in folders]
+        self.worlds: list[str] = []  # name@version of what was deployed at the start
         self.address = ""
         self.metrics_url: str | None = None
         self.folder: Path | None = None  # of Ray's files and logs, while the service is up
@@ -64,7 +72,9 @@ class RayService:
     def start(self) -> None:
         """Starts the service and deploys the folders' worlds; returns when clients can play. Raises what went wrong."""
         assert self._process is None, "already started"
-        check_address(self.config.host, self.config.port, self.config.insecure)  # before seconds go by
+        check_address(self.config)  # before seconds go by
+        read_tls(self.config)
+        Tenants(self.config.tenants)
         read_command, write_command = os.pipe()
         read_answer, write_answer = os.pipe()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
@@ -87,6 +97,7 @@ class RayService:
             self.stop()
             raise
         self.address, self.metrics_url, self.folder = answer["address"], answer["metrics_url"], Path(answer["folder"])
+        self.worlds = answer["worlds"]
 
     def deploy(self, folder: Path | str, replicas: tuple[int, int] | None = None) -> str:
         """Serves the folder's world, in place of an older version of the same name; returns `name@version`.

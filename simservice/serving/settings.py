@@ -17,6 +17,8 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 class ReplicaSettings:
     """Of each replica of each world."""
 
+    lanes_per_replica: int = 4096  # fewer where the device has no memory for them
+
     replicas: tuple[int, int] = (1, 1)  # fewest, most; open sessions decide between them
     sessions_per_replica: int = 32  # open sessions one replica should have before another is added
     device: Device = "auto"
@@ -33,12 +35,40 @@ class ReplicaSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServeConfig(ReplicaSettings):
-    """Of a service on this machine."""
+class DoorSettings:
+    """Who comes in, and by which way."""
 
     host: str = "127.0.0.1"
+    port: int = 0  # 0: a free one
+    insecure: bool = False  # an open door on an address that other machines can reach
+    tls_cert: str | None = None  # PEM files; None: plaintext
+    tls_key: str | None = None
+    tls_client_ca: str | None = None  # only clients with a certificate of this authority come in
+    tenants: str | None = None  # a tenants file; None: everybody is one anonymous tenant without limits
+
+    def check_doors(self) -> None:
+        """ConfigError for a door that other machines find open, unless that was asked for."""
+        if self.host in LOOPBACK or self.insecure:
+            return
+        if self.tls_cert is None:
+            raise ConfigError(
+                f"the service would speak plaintext, and {self.host} can be reached from other machines; give "
+                "--tls-cert and --tls-key, say --insecure if the network is trusted, or keep --host 127.0.0.1",
+                key="host",
+            )
+        if self.tenants is None and self.tls_client_ca is None:
+            raise ConfigError(
+                f"whoever reaches {self.host} could use the service; give --tenants or --tls-client-ca, or say "
+                "--insecure if everybody there may",
+                key="tenants",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig(ReplicaSettings, DoorSettings):
+    """Of a service on this machine."""
+
     port: int = 50051  # 0: a free one
-    insecure: bool = False  # plaintext on an address that other machines can reach
     num_cpus: int = field(default_factory=lambda: os.cpu_count() or 1)  # that Ray may hand out
     store_url: str | None = None  # None: REDIS_URL, else an embedded server that ends with the service
     metrics_port: int | None = 0  # one page for all replicas; 0: a free port, None: no page
@@ -53,16 +83,7 @@ class ClusterWorld(ReplicaSettings):
     metrics_folder: str | None = None  # each replica writes a file_sd target there; None: no metrics
     metrics_listen: str = "127.0.0.1"
     metrics_announce: str = "127.0.0.1"  # how the scraper reaches the node
-
-
-def check_plaintext(host: str, insecure: bool) -> None:
-    """ConfigError for plaintext on an address that other machines can reach, unless that was asked for."""
-    if host not in LOOPBACK and not insecure:
-        raise ConfigError(
-            f"the service speaks plaintext, and {host} can be reached from other machines; say --insecure if the "
-            "network is trusted, or keep --host 127.0.0.1 and put a TLS proxy in front",
-            key="host",
-        )
+    tenants: str | None = None  # a tenants file that every node can read; None: everybody is one anonymous tenant
 
 
 def parse_replicas(text: str) -> tuple[int, int]:

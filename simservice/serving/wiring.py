@@ -12,13 +12,16 @@ from simservice.engine.engine import Engine
 from simservice.engine.stats import Histogram
 from simservice.errors import SimserviceError, StoreUnavailable
 from simservice.protocol.messages import Limits, WorldContract, encode_world
+from simservice.serving.capacity import lanes_that_fit
 from simservice.serving.commands import CommandCodec
 from simservice.serving.facade import Hosted
 from simservice.serving.renderers import with_pictures
 from simservice.serving.timed_store import TimedStore
 from simservice.sessions.memory_store import MemoryStore
+from simservice.sessions.quotas import QuotaKeeper
 from simservice.sessions.redis_store import RedisStore
-from simservice.sessions.service import SessionConfig, SessionService
+from simservice.sessions.service import SessionService
+from simservice.sessions.settings import SessionConfig
 from simservice.sessions.store import SessionStore
 from simservice.telemetry import Distribution, ServingMetrics, ServingReading
 from simservice.types import Provenance
@@ -38,11 +41,13 @@ class ReplicaConfig:
     """How one process serves one world."""
 
     device: str = "cpu"
-    capacity: int = 4096  # lanes
+    capacity: int = 4096  # lanes; fewer where the device has no memory for them
     buckets: tuple[int, ...] = BUCKETS
     max_context_frames: int = 64
     announce_every_s: float = 5.0
     announcement_ttl_s: float = 15.0
+    tenants: str | None = None  # a tenants file; None: everybody is one anonymous tenant
+    operator: str = ""  # the hash of the service's own token
     sessions: SessionConfig = field(default_factory=SessionConfig)
 
 
@@ -53,28 +58,43 @@ def open_store(url: str, idle_ttl_s: float = SessionConfig.idle_ttl_s) -> Sessio
     return RedisStore(url, idle_ttl_s=idle_ttl_s)
 
 
-def build_replica(folder: str | Path, store: SessionStore, config: ReplicaConfig | None = None) -> Replica:
-    """A replica of the world in a checkpoint folder; nothing runs before its start()."""
+def build_replica(
+    folder: str | Path, store: SessionStore, config: ReplicaConfig | None = None, quotas: QuotaKeeper | None = None
+) -> Replica:
+    """A replica of the world in a checkpoint folder; nothing runs before its start().
+
+    `quotas` are those of the process: its owner stops them after its replicas.
+    """
     config = config or ReplicaConfig()
     loaded = checkpoint.load(folder, device=config.device)
-    return Replica(with_pictures(loaded.world, loaded.provenance), loaded.provenance, store, config)
+    return Replica(with_pictures(loaded.world, loaded.provenance), loaded.provenance, store, config, quotas)
 
 
 class Replica:
     """One served world in this process."""
 
-    def __init__(self, world: World, provenance: Provenance, store: SessionStore, config: ReplicaConfig) -> None:
+    def __init__(
+        self,
+        world: World,
+        provenance: Provenance,
+        store: SessionStore,
+        config: ReplicaConfig,
+        quotas: QuotaKeeper | None = None,
+    ) -> None:
         self.config = config
         self.store = store
-        self.engine = Engine(world, capacity=config.capacity, device=config.device, buckets=config.buckets)
+        capacity = lanes_that_fit(world, config.device, config.capacity)
+        self.engine = Engine(world, capacity=capacity, device=config.device, buckets=config.buckets)
         context_frames = config.max_context_frames if "context" in world.spec.capabilities else 0
         codec = CommandCodec(world.spec, context_frames)
         self.metrics = ServingMetrics(world.spec.name)
         timed = TimedStore(store, self.metrics.observe_journal_append)
-        self.service = SessionService(self.engine, timed, decode=codec.stored_command, config=config.sessions)
+        self.service = SessionService(
+            self.engine, timed, decode=codec.stored_command, config=config.sessions, quotas=quotas
+        )
         self.metrics.watch(self.reading)
         limits = Limits(
-            max_num_envs=min(config.sessions.max_num_envs, config.capacity),
+            max_num_envs=min(config.sessions.max_num_envs, capacity),
             max_message_bytes=MAX_MESSAGE_BYTES,
             idle_ttl_s=round(config.sessions.idle_ttl_s),
             replies_kept=config.sessions.replies_kept,

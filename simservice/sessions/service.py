@@ -16,7 +16,7 @@ import logging
 import secrets
 import weakref
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from simservice.errors import (
+    CapacityExhausted,
     InternalError,
     InvalidInput,
     ModelRetired,
@@ -34,42 +35,16 @@ from simservice.errors import (
     UnknownSession,
 )
 from simservice.sessions.lanes import Command, LaneEngine, Result
+from simservice.sessions.leases import MemoryLeases
+from simservice.sessions.quotas import ANYONE, QuotaKeeper, Tenant, hinted, own_key
 from simservice.sessions.recovery import revive, submit
 from simservice.sessions.session import Session
-from simservice.sessions.store import SessionRecord, SessionStore
+from simservice.sessions.settings import SessionConfig, SessionStats
+from simservice.sessions.store import Recovery, SessionRecord, SessionStore
 from simservice.sessions.waiting import ended
 from simservice.types import SEED_LIMIT, Array
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SessionConfig:
-    """The limits a session lives in."""
-
-    max_num_envs: int = 4096  # lanes one session may hold
-    snapshot_every_steps: int = 256  # requests between snapshots: bounds the replay and the journal
-    replies_kept: int = 8  # how many of the newest answers a repeat may still fetch
-    idle_ttl_s: float = 600.0  # a session nobody drives is closed after this
-    detached_ttl_s: float = 30.0  # lanes of a broken stream are given up after this; the session itself stays
-
-
-@dataclass
-class SessionStats:
-    """Counters of one service since it began; `open` and `lanes` are of now."""
-
-    open: int = 0
-    lanes: int = 0
-    opened: int = 0
-    resumed: int = 0
-    adopted: int = 0  # of resumed: taken over from another stream with their lanes
-    requests: int = 0
-    repeats: int = 0  # requests answered from the kept replies
-    refused: int = 0  # requests the engine refused without effect
-    fenced: int = 0
-    lost: int = 0  # lanes dropped because the journal could not be written
-    expired: int = 0
-    snapshots: int = 0
 
 
 class SessionService:
@@ -82,10 +57,12 @@ class SessionService:
         *,
         decode: Callable[[bytes], Command],
         config: SessionConfig | None = None,
+        quotas: QuotaKeeper | None = None,
     ) -> None:
         self.engine = engine
         self.store = store
         self.config = config or SessionConfig()
+        self.quotas = quotas or QuotaKeeper(MemoryLeases())
         self._decode = decode
         self._sessions: dict[str, Session] = {}
         self._doors: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
@@ -98,8 +75,8 @@ class SessionService:
 
     # ---- the calls -------------------------------------------------------------------------------------------------
 
-    async def open(self, num_envs: int, mode: AutoresetMode, open_key: bytes) -> Session:
-        """A new session, or the one that an earlier open with the same key made."""
+    async def open(self, num_envs: int, mode: AutoresetMode, open_key: bytes, tenant: Tenant = ANYONE) -> Session:
+        """A new session of the tenant, or the one that an earlier open of its own with the same key made."""
         if not 1 <= num_envs <= self.config.max_num_envs:
             raise InvalidInput("num_envs", f"{num_envs} is not between 1 and {self.config.max_num_envs}")
         if not 16 <= len(open_key) <= 64:
@@ -111,33 +88,41 @@ class SessionService:
             num_envs=num_envs,
             autoreset_mode=mode.value,
             seeds=seeds.astype("<i8").tobytes(),
-            open_key=open_key,
+            open_key=own_key(tenant, open_key),
             epoch=1,
+            tenant=tenant.name,
         )
         record = await self.store.create(wanted)
         if record != wanted:
             if (record.world, record.num_envs, record.autoreset_mode) != (wanted.world, num_envs, mode.value):
                 raise InvalidInput("open_key", "an open with other arguments has used it; draw a new one")
-            return await self.resume(record.token)
+            return await self.resume(record.token, tenant)
         try:
+            await self.quotas.acquire(tenant, record.token, record.num_envs)
             lanes = self.engine.allocate(num_envs, mode, seeds.astype(np.int64))
-        except SimserviceError:
+        except SimserviceError as error:
+            self.quotas.release(record.tenant, record.token)
             await self.store.delete(record.token, record.epoch)
+            if isinstance(error, CapacityExhausted):
+                raise self._with_hint(error) from error
             raise
         self._stats.opened += 1
         return self._install(Session(record, lanes, {}, 0, record.epoch, 0.0))
 
-    async def resume(self, token: str) -> Session:
+    async def resume(self, token: str, tenant: Tenant = ANYONE) -> Session:
         """Takes a session over, from another replica or from another stream of this one, which may not go on then."""
         door = self._doors.setdefault(token, asyncio.Lock())
         async with door:
             record = await self.store.record(token)
+            if record.tenant != tenant.name:
+                raise UnknownSession(token)  # to whom it does not belong it is not there
             if record.world != self.engine.spec.full_name:
                 raise ModelRetired(record.world, self.engine.spec.full_name)
             local = self._sessions.get(token)
-            if local is not None:
-                return await self._take_over(local)
-            return await self._recover(token, None)
+            try:
+                return await (self._recover(token, None, tenant) if local is None else self._take_over(local, tenant))
+            except CapacityExhausted as error:
+                raise self._with_hint(error) from error
 
     async def apply(self, session: Session, sequence: int, command: Command, payload: bytes) -> Result:
         """Steps or resets the session's lanes: `sequence` is one more than the last, or a repeat of a kept one.
@@ -188,6 +173,7 @@ class SessionService:
             elif isinstance(error := session.end(), SessionFenced):
                 raise error
             await self.store.delete(session.token, session.epoch)
+            await self.quotas.settle()  # so that whoever closed can open again
             session.forgotten = True
 
     def detach(self, session: Session) -> None:
@@ -291,14 +277,14 @@ class SessionService:
 
     # ---- who holds what --------------------------------------------------------------------------------------------
 
-    async def _take_over(self, local: Session) -> Session:
+    async def _take_over(self, local: Session, tenant: Tenant) -> Session:
         """Resumes what another stream of this replica holds: with its lanes, when they are where the store is."""
         async with local.turn:
             if local.unsettled is not None:
                 await asyncio.wait([local.unsettled])
-            return await self._recover(local.token, local)
+            return await self._recover(local.token, local, tenant)
 
-    async def _recover(self, token: str, local: Session | None) -> Session:
+    async def _recover(self, token: str, local: Session | None, tenant: Tenant) -> Session:
         recovery = await self.store.claim(token)
         record = recovery.record
         if local is not None and local.end is None:
@@ -312,18 +298,26 @@ class SessionService:
                 session.waiting_snapshot = local.waiting_snapshot
                 return self._install(session)
             self._remove(local, partial(SessionFenced, token))
+        await self.quotas.acquire(tenant, record.token, record.num_envs)
+        try:
+            return self._install(await self._revived(recovery))
+        except BaseException:
+            self.quotas.release(record.tenant, record.token)
+            raise
+
+    async def _revived(self, recovery: Recovery) -> Session:
+        record, epoch = recovery.record, recovery.record.epoch
         revived = await revive(recovery, self.engine, self._decode, self.config.replies_kept)
-        epoch = record.epoch
         if revived.refused:
             try:
-                epoch = await self.store.retract(token, epoch, recovery.last_sequence)
+                epoch = await self.store.retract(record.token, epoch, recovery.last_sequence)
             except BaseException:
                 self.engine.release(revived.lanes)
                 raise
         session = Session(record, revived.lanes, revived.replies, revived.last_sequence, epoch, 0.0)
         session.snapshot_due = recovery.snapshot_sequence + self._snapshot_interval
         self._stats.resumed += 1
-        return self._install(session)
+        return session
 
     def _install(self, session: Session) -> Session:
         session.snapshot_due = session.snapshot_due or self._snapshot_interval
@@ -343,6 +337,10 @@ class SessionService:
             del self._sessions[session.token]
         if release:
             self.engine.release(session.lanes)
+            self.quotas.release(session.record.tenant, session.token)
+
+    def _with_hint(self, error: CapacityExhausted) -> CapacityExhausted:
+        return hinted(error, (session.deadline - _now() for session in self._sessions.values()))
 
     def _lose(self, session: Session, error: BaseException) -> BaseException:
         """Drops lanes that can no longer be trusted to be where the journal is; returns the error to raise."""

@@ -19,6 +19,7 @@ class SessionRecord:
     seeds: bytes  # int64 a lane, little-endian: the luck of lanes that no reset seeds
     open_key: bytes
     epoch: int  # fencing number of the owner; a claim raises it
+    tenant: str = ""  # whose it is; nobody else can resume it
 
 
 @dataclass(frozen=True)

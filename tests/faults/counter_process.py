@@ -8,7 +8,8 @@ from gymnasium.vector import AutoresetMode
 
 from simservice.sessions.lanes import Reset, Step
 from simservice.sessions.redis_store import RedisStore
-from simservice.sessions.service import SessionConfig, SessionService
+from simservice.sessions.service import SessionService
+from simservice.sessions.settings import SessionConfig
 
 sys.path.insert(0, sys.argv[1])
 from counter_lanes import CounterLanes, decode, encode

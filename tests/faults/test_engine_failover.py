@@ -13,7 +13,8 @@ from simservice.engine.engine import Engine
 from simservice.sessions.embedded import EmbeddedStore
 from simservice.sessions.lanes import Reset, Step
 from simservice.sessions.redis_store import RedisStore
-from simservice.sessions.service import SessionConfig, SessionService
+from simservice.sessions.service import SessionService
+from simservice.sessions.settings import SessionConfig
 
 NUM_ENVS = 5
 LAST = 60

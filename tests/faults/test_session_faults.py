@@ -17,7 +17,8 @@ from simservice.errors import NeedsReset, SessionFenced, SimserviceError, StoreU
 from simservice.sessions.embedded import EmbeddedStore
 from simservice.sessions.lanes import Reset, Step
 from simservice.sessions.redis_store import RedisStore
-from simservice.sessions.service import SessionConfig, SessionService
+from simservice.sessions.service import SessionService
+from simservice.sessions.settings import SessionConfig
 
 CONFIG = SessionConfig(snapshot_every_steps=12, replies_kept=4)
 NUM_ENVS = 3

@@ -21,7 +21,7 @@ from simservice.serving.address import check_address, hold_ports
 from simservice.serving.haproxy_launcher import lead_strays, restrict
 from simservice.serving.local import LocalServer
 from simservice.serving.service import RayService
-from simservice.serving.settings import ServeConfig, parse_replicas
+from simservice.serving.settings import DoorSettings, ServeConfig, parse_replicas
 
 SEEDS = np.arange(8, dtype=np.int64)
 
@@ -169,9 +169,9 @@ def test_replicas_are_written_as_a_number_or_a_range():
 
 def test_plaintext_beyond_this_machine_must_be_asked_for():
     with pytest.raises(ConfigError, match="--insecure"):
-        check_address("0.0.0.0", 0, insecure=False)
-    assert check_address("0.0.0.0", 0, insecure=True) > 0
-    assert check_address("localhost", 0, insecure=False) > 0
+        check_address(DoorSettings(host="0.0.0.0"))
+    assert check_address(DoorSettings(host="0.0.0.0", insecure=True)) > 0
+    assert check_address(DoorSettings(host="localhost")) > 0
 
 
 def test_two_services_on_a_machine_hold_different_ports():

@@ -20,7 +20,8 @@ from simservice.errors import (
 )
 from simservice.sessions.lanes import Reset, Step
 from simservice.sessions.memory_store import MemoryStore
-from simservice.sessions.service import SessionConfig, SessionService
+from simservice.sessions.service import SessionService
+from simservice.sessions.settings import SessionConfig
 
 NEXT_STEP, DISABLED = AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED
 

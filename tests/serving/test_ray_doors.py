@@ -1,0 +1,63 @@
+"""The front door of worlds on Ray Serve: HAProxy with certificates, tokens and quotas over two replicas."""
+
+import numpy as np
+import pytest
+from certificates import Authority
+from processes import descendants, listening_addresses
+from serving_tools import tenants_file
+
+from simservice.client.session import RemoteSession, list_worlds
+from simservice.errors import QuotaExceeded, ServerUnavailable, Unauthenticated, UnknownSession
+from simservice.serving.haproxy_launcher import hide_http, lock_front
+from simservice.serving.service import RayService
+
+CONFIG = (
+    "frontend http_frontend\n    bind 0.0.0.0:8000\n    mode http\nfrontend grpc_frontend\n    # why\n    # so\n"
+    "    bind 0.0.0.0:50051 proto h2\n    mode http\nbackend x\n    bind 1.2.3.4:5 proto h2\n"
+)
+
+
+def test_certificates_are_put_on_the_front_door_alone():
+    locked = lock_front(CONFIG, "ssl crt a.pem alpn h2", "/run/front")
+    assert (
+        "    bind 0.0.0.0:50051 ssl crt a.pem alpn h2\n    bind unix@/run/front mode 600 proto h2\n    mode" in locked
+    )
+    assert "bind 1.2.3.4:5 proto h2\n" in locked
+    assert lock_front(CONFIG, "", "") == CONFIG
+    assert "bind 127.0.0.1:8000\n    mode http\nfrontend grpc" in hide_http(CONFIG, "127.0.0.1")
+
+
+def test_certificates_tokens_and_quotas_hold_over_all_replicas(noisy_folder, tmp_path):
+    authority = Authority(tmp_path / "authority")
+    certificate, key = authority.certificate("server")
+    own, own_key = authority.certificate("client")
+    path, tokens = tenants_file(tmp_path, lab={"sessions": 4, "lanes": 16, "steps_per_second": 1e6}, shop={})
+    settings = {"tls_cert": certificate, "tls_key": key, "tls_client_ca": authority.ca, "tenants": str(path)}
+    with RayService([noisy_folder], replicas=(2, 2), lanes_per_replica=32, **settings) as service:
+        address = f"grpcs://{service.address}"
+        tls = {"ca": authority.ca, "certificate": own, "key": own_key}
+        lab = {"token": tokens["lab"], "tls": tls}
+        assert service.worlds == [world.spec.full_name for world in list_worlds(address, **lab)]
+        with pytest.raises(Unauthenticated):
+            list_worlds(address, tls=tls)
+        for wrong in (None, authority.ca):
+            with pytest.raises(ServerUnavailable):
+                list_worlds(service.address, timeout_s=1.0, token=tokens["lab"], tls=wrong)
+
+        sessions = [RemoteSession(address, "noisy", num_envs=4, **lab) for _ in range(4)]
+        for session in sessions:
+            session.reset(seeds=np.arange(4))
+            assert session.step({"action": np.ones(4, dtype=np.int64)}).reward.shape == (4,)
+        with pytest.raises(QuotaExceeded) as refused:  # whichever replica is asked
+            RemoteSession(address, "noisy", connect_timeout_s=0.5, **lab)
+        assert refused.value.details["active"] == "4" and refused.value.retry_after_s
+        stranger = RemoteSession(address, "noisy", token=tokens["shop"], tls=tls)
+        stranger._drop_stream()
+        stranger.token = sessions[0].token
+        with pytest.raises(UnknownSession):
+            stranger.reset()
+        for session in sessions:
+            session.close()
+        RemoteSession(address, "noisy", num_envs=16, **lab).close()
+        haproxies = [process.pid for process in descendants(service.pid) if "/haproxy -db" in process.command]
+        assert set().union(*map(listening_addresses, haproxies)) == {"127.0.0.1"}
