@@ -17,7 +17,10 @@ GENERATED = "protocol/v1/"
 # Patterns of files below simservice/; `*` reaches into folders, too.
 KNOWN_BY = {
     # The command line asks whether there is a GPU, command line and demo pin the threads.
-    "torch": ("worlds/*", "engine/*", "training/*", "serving/renderers.py", "serving/capacity.py", "cli/*", "demo/dyna.py"),
+    "torch": (
+        "worlds/*", "engine/*", "training/*", "cli/*", "demo/dyna.py",
+        "serving/renderers.py", "serving/capacity.py",
+    ),
     "safetensors": ("worlds/checkpoint.py", "engine/snapshot.py", "training/*", "client/policy.py"),
     "grpc": (
         "protocol/*", "client/channel.py",
