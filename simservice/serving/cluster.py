@@ -34,7 +34,7 @@ from simservice.serving.settings import DoorSettings
 from simservice.serving.tenants import Tenants
 from simservice.serving.tls import read_tls
 
-SERVICER = "simservice.protocol.v1.service_pb2_grpc.add_WorldServiceServicer_to_server"
+SERVICER = "simservice.serving.registration.add_world_service"
 OBJECT_STORE_BYTES = 80 * 2**20  # nothing travels through it; Ray asks for at least 75 MiB
 INSIDE = "127.0.0.1"  # where the processes of the service reach each other
 STOP_TIMEOUT_S = 20.0

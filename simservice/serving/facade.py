@@ -18,10 +18,12 @@ from google.protobuf.message import DecodeError
 from simservice.errors import InternalError, InvalidInput, SessionClosed, SimserviceError, UnknownWorld
 from simservice.protocol.messages import WorldContract, decode_mode, encode_frames, encode_mode, encode_world
 from simservice.protocol.status import error_metadata, error_to_message, grpc_code, wire_text
+from simservice.protocol.strict import refuse_unknown
 from simservice.protocol.v1 import service_pb2 as pb
 from simservice.protocol.v1 import world_pb2 as world_pb
 from simservice.protocol.v1.service_pb2_grpc import WorldServiceServicer
 from simservice.serving.commands import CommandCodec
+from simservice.serving.registration import refuse_unreadable
 from simservice.serving.tenants import Tenants
 from simservice.sessions.quotas import StepBudget, Tenant
 from simservice.sessions.service import SessionService
@@ -80,6 +82,8 @@ class WorldService(WorldServiceServicer):
         began = perf_counter_ns()
         try:
             self.tenants.of(context.invocation_metadata())
+            refuse_unreadable(request)
+            refuse_unknown(request)
             worlds = await self.worlds()
         except Exception as error:  # turned into a status, and logged when it is not one of ours
             self._end(context, error, "ListWorlds", began)
@@ -92,6 +96,8 @@ class WorldService(WorldServiceServicer):
         began = perf_counter_ns()
         try:
             self.tenants.of(context.invocation_metadata())
+            refuse_unreadable(request)
+            refuse_unknown(request)
             world = _pick(request.world, await self.worlds(), self.messages)
         except Exception as error:  # turned into a status, and logged when it is not one of ours
             self._end(context, error, "GetWorld", began)
@@ -154,6 +160,7 @@ class Stream:
     def __init__(self, service: WorldService, application: str, tenant: Tenant) -> None:
         self.closed = False
         self._tenant = tenant
+        self._plain_bytes = 0  # of the last step that held nothing unknown
         self._budget: StepBudget | None = None  # of steps, where the tenant's are counted
         self._service = service
         self._application = application
@@ -186,13 +193,20 @@ class Stream:
 
     async def _call(self, call: str, request: pb.PlayRequest) -> pb.PlayReply:
         host, session = self._host, self._session
+        if call not in ("step", "reset"):
+            refuse_unknown(request)
         if host is None or session is None:
             return await self._begin(call, request)
         if call in ("step", "reset"):
             if self._budget is not None and call == "step":
                 self._budget.spend(session.num_envs)
             command = host.codec.command(request, session.num_envs)
-            result = await host.service.apply(session, request.sequence, command, request.SerializeToString())
+            payload = request.SerializeToString()
+            # Leaves have fixed sizes, so a step as long as the last one that was looked into holds nothing more.
+            if len(payload) != self._plain_bytes:
+                refuse_unknown(request)
+                self._plain_bytes = len(payload) if call == "step" else 0
+            result = await host.service.apply(session, request.sequence, command, payload)
             return host.codec.reply(request.sequence, result, session.num_envs)
         if call == "render":
             return pb.PlayReply(sequence=request.sequence, rendered=encode_frames(await host.service.render(session)))

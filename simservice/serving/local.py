@@ -19,9 +19,8 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from simservice.errors import ConfigError, InternalError, PortInUse
-from simservice.protocol.v1 import service_pb2 as pb
-from simservice.protocol.v1.service_pb2_grpc import add_WorldServiceServicer_to_server
 from simservice.serving.facade import WorldService
+from simservice.serving.registration import NAME, add_world_service
 from simservice.serving.settings import DoorSettings
 from simservice.serving.tenants import Tenants
 from simservice.serving.tls import TlsFiles, read_tls
@@ -30,8 +29,6 @@ from simservice.sessions.embedded import store_from_url
 from simservice.sessions.quotas import QuotaKeeper
 from simservice.sessions.redis_leases import lease_store
 from simservice.telemetry import start_http
-
-SERVICE = pb.DESCRIPTOR.services_by_name["WorldService"].full_name
 
 OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.so_reuseport", 0),  # else two servers share a port and each gets half of the calls
@@ -106,7 +103,7 @@ class LocalService:
             await built.start()
             stack.push_async_callback(built.stop)
         facade = WorldService([built.hosted for built in self.replicas], store, self._tenants)
-        add_WorldServiceServicer_to_server(facade, server)  # type: ignore[no-untyped-call]
+        add_world_service(facade, server)
         servicer = _add_health_and_reflection(server)
         self._publish_metrics()
         await server.start()
@@ -158,7 +155,7 @@ def _bind_problem(host: str, port: int) -> OSError | None:
 def _add_health_and_reflection(server: grpc.aio.Server) -> health.aio.HealthServicer:
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    reflection.enable_server_reflection((SERVICE, reflection.SERVICE_NAME, health.SERVICE_NAME), server)
+    reflection.enable_server_reflection((NAME, reflection.SERVICE_NAME, health.SERVICE_NAME), server)
     return servicer
 
 
