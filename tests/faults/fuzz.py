@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import collections
 import contextlib
+import os
 import random
 import sys
 import tempfile
@@ -199,6 +200,7 @@ def main():
     began = time.monotonic()
     try:
         if chosen.socket:
+            os.environ["SIMSERVICE_EXTRA_FAMILIES"] = "toy:Toy"
             with tempfile.TemporaryDirectory() as folder:
                 checkpoint.save(Toy(toy_spec(name="toy")), Path(folder) / "toy", provenance=Provenance())
                 config = LocalConfig(store_url="memory:", grace_s=0.1)

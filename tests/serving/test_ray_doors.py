@@ -1,5 +1,12 @@
 """The front door of worlds on Ray Serve: HAProxy with certificates, tokens and quotas over two replicas."""
 
+import os
+import re
+import secrets
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from certificates import Authority
@@ -33,7 +40,10 @@ def test_certificates_tokens_and_quotas_hold_over_all_replicas(noisy_folder, tmp
     own, own_key = authority.certificate("client")
     path, tokens = tenants_file(tmp_path, lab={"sessions": 4, "lanes": 16, "steps_per_second": 1e6}, shop={})
     settings = {"tls_cert": certificate, "tls_key": key, "tls_client_ca": authority.ca, "tenants": str(path)}
-    with RayService([noisy_folder], replicas=(2, 2), lanes_per_replica=32, **settings) as service:
+    ray_token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}  # as deploy/README.md tells
+    with RayService(
+        [noisy_folder], replicas=(2, 2), lanes_per_replica=32, environment=ray_token, **settings
+    ) as service:
         address = f"grpcs://{service.address}"
         tls = {"ca": authority.ca, "certificate": own, "key": own_key}
         lab = {"token": tokens["lab"], "tls": tls}
@@ -61,3 +71,15 @@ def test_certificates_tokens_and_quotas_hold_over_all_replicas(noisy_folder, tmp
         RemoteSession(address, "noisy", num_envs=16, **lab).close()
         haproxies = [process.pid for process in descendants(service.pid) if "/haproxy -db" in process.command]
         assert set().union(*map(listening_addresses, haproxies)) == {"127.0.0.1"}
+        raylet = next(process for process in descendants(service.pid) if "/raylet " in process.command)
+        found = re.search(r"--gcs-address=(\S+)", raylet.command)
+        assert found and ray_answers(found[1], ray_token)
+        assert not ray_answers(found[1], {"RAY_AUTH_MODE": "disabled"})
+        assert not ray_answers(found[1], {**ray_token, "RAY_AUTH_TOKEN": secrets.token_hex(32)})
+
+
+def ray_answers(address: str, environment: dict[str, str]) -> bool:
+    """Whether Ray's own control plane takes this token."""
+    command = [str(Path(sys.executable).parent / "ray"), "health-check", "--address", address]
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, timeout=60)
+    return done.returncode == 0
