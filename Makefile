@@ -3,13 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help demo test lint protos serve bench clean
+.PHONY: help demo test lint protos serve bench drift clean
 help:
 	@echo "make demo    collect -> train -> serve -> PPO in the dream -> score in reality -> report (about 5 minutes)"
 	@echo "make test    the whole test suite"
 	@echo "make lint    ruff, mypy, import contracts"
 	@echo "make protos  generate simservice/protocol/v1 from protos/"
 	@echo "make serve   serve the demo's world (WORLD=DIR for another)"
+	@echo "make drift   false alarms, delays, causes and recovery of drift detection (about 8 minutes)"
 	@echo "make bench   the latency benchmark; all figures are in docs/benchmarks.md"
 
 $(STAMP): pyproject.toml
@@ -39,6 +40,9 @@ serve: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/python benchmarks/step_latency.py
+
+drift: $(STAMP)
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/drift.py
 
 clean:
 	rm -rf .venv build dist *.egg-info

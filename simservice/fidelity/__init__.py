@@ -3,6 +3,6 @@
 Importing the room registers its metrics (see metric.py).
 """
 
-from simservice.fidelity import outcomes, states
+from simservice.fidelity import outcomes, states, support
 
-__all__ = ["outcomes", "states"]
+__all__ = ["outcomes", "states", "support"]

@@ -29,6 +29,9 @@ class Traces:
     valid: Array  # (N, H) bool: the steps the window has, from its first on without a gap
     unit: Array  # (N,) int: the episode a window was cut from, the independent unit of evidence
     termination_probability: Array | None = None  # (N, H), where the world says it
+    action: Array | None = None  # (N, H, A) float64: what was done, a discrete one as one-hot
+    deviation: Array | None = None  # (N, H, D): the standard deviation the world predicts of observation[:, 1:]
+    uncertainty: Array | None = None  # (N, H): how little the world says it knows of a step; only its order counts
     returns: Mapping[str, Array] = field(default_factory=dict)  # (episodes,) undiscounted, by policy
     return_range: tuple[float, float] | None = None  # the lowest and highest return worth telling apart
 
@@ -39,10 +42,13 @@ class Traces:
             )
         windows, rows, _ = self.observation.shape
         expected = (windows, rows - 1)
-        for name in ("reward", "terminated", "truncated", "valid", "termination_probability"):
+        for name in ("reward", "terminated", "truncated", "valid", "termination_probability", "uncertainty"):
             array = getattr(self, name)
             if array is not None and array.shape != expected:
                 raise InvalidInput(name, f"must be (windows, steps) = {expected}, found {array.shape}")
+        for name, rows in (("action", self.action), ("deviation", self.deviation)):
+            if rows is not None and rows.shape[:2] != expected:
+                raise InvalidInput(name, f"must be (windows, steps, ...) = {expected}, found {rows.shape}")
         if self.unit.shape != (windows,):
             raise InvalidInput("unit", f"must be (windows,) = {(windows,)}, found {self.unit.shape}")
         if np.any(self.valid[:, 1:] & ~self.valid[:, :-1]):

@@ -1,0 +1,395 @@
+"""Holds drift detection to its word: false alarms, delays, causes and recovery, beside river's detectors and a dummy.
+
+    python benchmarks/drift.py [--short] [--out runs/drift]
+
+Prints a line for each claim (bar, seen), writes summary.json, and exits with 1 when a line falls short. All worlds are
+simulated in numpy, step for step Gymnasium's; every number comes from fixed seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from drift_baselines import compare
+from drift_served import USERS, Served, advance_served
+from drift_streams import (
+    CARTPOLE,
+    CHUNK,
+    NOISY_CARTPOLE,
+    NOISY_REWARD,
+    PENDULUM,
+    Alarms,
+    Recording,
+    Watch,
+    note,
+    record,
+    replay,
+    replay_in_disorder,
+    watch_streams,
+)
+from planted_worlds import Reality, play_cartpole
+
+from simservice.fidelity.attribution import POLICY_SHIFT, SERVED_MODEL, Cause, attribute
+from simservice.fidelity.banks import Banks
+from simservice.fidelity.drift import Detector, DriftConfig, DriftState
+from simservice.fidelity.sequential import advance, evidence, probes_until_alarm
+
+C = 1e6  # at which delays are measured
+C_FALSE = 5e4  # at which false alarms are counted: 50 probes, at most 1 in 1000 streams
+KINDS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How much is tried."""
+
+    null_streams: int = 3000
+    null_probes: int = 50
+    planted_streams: int = 100
+    causes: int = 40  # of each row
+    recoveries: int = 40
+    recovery_probes: int = 1000
+    reference: int = 1080  # probes that a monitor model is fitted to: fewer than 20,000 steps
+    calibration: int = 2000  # probes of each policy
+    served_calibration: int = 2000  # users' episodes
+
+
+SHORT = Size(
+    null_streams=60,
+    planted_streams=12,
+    causes=3,
+    recoveries=2,
+    recovery_probes=40,
+    calibration=400,
+    served_calibration=400,
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One claim."""
+
+    name: str
+    bar: str
+    seen: str
+    holds: bool
+
+
+def false_alarms(size: Size, watch: Watch) -> Iterator[Line]:
+    """Every null; each at most 3 in 3000 streams of 50 probes, of any kind."""
+    allowed = math.ceil(size.null_streams / 1000)
+
+    def line(name: str, alarms: int) -> Line:
+        return Line(
+            f"no change: {name}",
+            f"<= {allowed} alarms in {size.null_streams} streams x {size.null_probes} probes",
+            str(alarms),
+            alarms <= allowed,
+        )
+
+    counts: dict[str, int] = {}
+    repeats = 0
+    for start in range(0, size.null_streams, CHUNK):
+        streams = min(CHUNK, size.null_streams - start)
+        recording = record(watch, streams, size.null_probes, 100 + start)
+        disordered, more = replay_in_disorder(watch.calibration, recording, C_FALSE, start)
+        repeats += more
+        for name, alarms in (
+            ("same policies", replay(watch.calibration, recording, C_FALSE)),
+            (
+                "monitor restarted in mid-stream",
+                replay(watch.calibration, recording, C_FALSE, restart_at=size.null_probes // 2),
+            ),
+            ("reports repeated and reordered", disordered),
+        ):
+            counts[name] = counts.get(name, 0) + alarmed(alarms)
+    for name, found in counts.items():
+        yield line(name + (f" ({repeats} repeats)" if "repeated" in name else ""), found)
+    for name, policy in (
+        ("random policy", "random"),
+        ("epsilon-0.6, a policy never calibrated", "epsilon-0.6"),
+        ("good policy", "good"),
+    ):
+        yield line(name, alarmed(_null(size, watch, 200, [policy])))
+    other = Watch.fitted(CARTPOLE, reference=size.reference, calibration=size.calibration, seed=1)
+    yield line("other seeds of model, calibration and probes", alarmed(_null(size, other, 300)))
+    yield line("model rollout in mid-stream, served model watched, too", _rollout(size, watch))
+    for ground in (NOISY_CARTPOLE, PENDULUM):
+        other = Watch.fitted(ground, reference=size.reference, calibration=size.calibration, seed=2)
+        yield line(ground.name, alarmed(_null(size, other, 400)))
+
+
+def alarmed(alarms: Alarms) -> int:
+    """How many streams did."""
+    return int((alarms.first() > 0).sum())
+
+
+def _null(size: Size, watch: Watch, seed: int, policies: list[str] | None = None) -> Alarms:
+    return watch_streams(
+        watch, streams=size.null_streams, probes=size.null_probes, c=C_FALSE, seed=seed, policies=policies
+    )
+
+
+def _rollout(size: Size, watch: Watch) -> int:
+    """Reality's detector goes on; the served world's begins anew with the new version's own calibration."""
+    versions = [Served.fitted(seed) for seed in (0, 1)]
+    calibrations = [version.calibration(seed, size.served_calibration) for seed, version in enumerate(versions)]
+    total = 0
+    for start in range(0, size.null_streams, CHUNK):
+        streams = min(CHUNK, size.null_streams - start)
+        generator = np.random.default_rng([start, 8])
+        banks = Banks(calibrations[0], streams)
+        found = {kind: np.zeros(streams, dtype=np.int64) for kind in calibrations[0].kinds}
+        for number in range(size.null_probes):
+            version = int(number >= size.null_probes // 2)
+            if number == size.null_probes // 2:
+                banks = Banks(calibrations[1], streams)
+            probes = versions[version].measure(play_cartpole(streams, USERS, Reality(), generator))
+            advance_served(banks, probes, number, 500 + start)
+            note(found, banks, C_FALSE, number + 1)
+        alarms = replay(watch.calibration, record(watch, streams, size.null_probes, 600 + start), C_FALSE)
+        served = np.any([first > 0 for first in found.values()], axis=0)
+        total += int((served | (alarms.first() > 0)).sum())
+    return total
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A change, and how soon it must be found."""
+
+    name: str
+    reality: Reality | Callable[[int], Reality]
+    steps: float = math.inf  # real transitions, p95
+    policies: tuple[str, ...] | None = None
+    kind: str = "dynamics"  # that must say so
+    probes: int = 60  # played at most
+
+
+def _ramp(probe: int) -> Reality:
+    return Reality(gravity=9.8 + 2.2 * min(probe / 200, 1.0))
+
+
+PLANTED = (
+    Planted("gravity 12", Reality(gravity=12), 400),
+    Planted("gravity 10.8", Reality(gravity=10.8), 1500),
+    Planted("pole x 1.5", Reality(length=1.5), 200),
+    Planted("action noise 10 % (a random one instead)", Reality(flip=0.1), 300),
+    Planted("2 % of actions inverted", Reality(flip=0.04), 1000, probes=120),
+    Planted("delay of one step", Reality(delay=1), 200),
+    Planted("force - 10 %", Reality(force=0.9), 200),
+    Planted("reward + 0.1 of its size (it never varies)", Reality(reward_shift=0.1), 3000, kind="reward"),
+    Planted("termination at 10 degrees, random policy", Reality(angle=10), 1000, ("random",), "termination"),
+)
+
+
+def delays(size: Size, watch: Watch) -> Iterator[Line]:
+    """CartPole, at c = 1e6, p95 over streams."""
+    for number, planted in enumerate(PLANTED):
+        alarms = watch_streams(
+            watch,
+            streams=size.planted_streams,
+            probes=planted.probes,
+            c=C,
+            seed=700 + number,
+            reality=planted.reality,
+            policies=planted.policies,
+        )
+        probes, steps = alarms.delay(0.95)
+        named = float((alarms.probe[planted.kind] > 0).mean())
+        yield Line(
+            planted.name,
+            f"p95 <= {planted.steps:g} transitions, named {planted.kind}",
+            f"p95 {steps:g} ({probes:g} probes, p50 {alarms.delay(0.5)[0]:g}), named in {named:.0%}",
+            steps <= planted.steps and named >= 0.95,
+        )
+
+
+def ramp(size: Size, watch: Watch) -> Line:
+    """A slow change."""
+    alarms = watch_streams(watch, streams=size.planted_streams, probes=200, c=C, seed=750, reality=_ramp)
+    probes = alarms.delay(1.0)[0]
+    return Line(
+        "gravity 9.8 to 12 over 200 probes", "found before probe 200 in all", f"last at {probes:g}", probes < 200
+    )
+
+
+def other_worlds(size: Size) -> Iterator[Line]:
+    """Bars by the planning rule, or for the noisy CartPole those measured before."""
+    pendulum = Watch.fitted(PENDULUM, reference=size.reference, calibration=size.calibration, seed=3)
+    yield _planned(size, pendulum, "Pendulum: torque - 10 %", Reality(force=0.9), "dynamics", 60)
+    yield _planned(size, pendulum, "Pendulum: reward + 0.1 std", Reality(reward_shift=0.3), "reward", 60)
+    noisy = Watch.fitted(NOISY_CARTPOLE, reference=size.reference, calibration=size.calibration, seed=4)
+    for name, changed, bar in (("force - 10 %", Reality(force=0.9), 200), ("pole x 1.2", Reality(length=1.2), 80)):
+        alarms = watch_streams(
+            noisy,
+            streams=size.planted_streams,
+            probes=bar,
+            c=C,
+            seed=800,
+            reality=replace(changed, noise=NOISY_CARTPOLE.reality.noise),
+        )
+        probes = alarms.delay(0.95)[0]
+        yield Line(f"noisy CartPole: {name}", f"p95 <= {bar} probes", f"p95 {probes:g} probes", probes <= bar)
+    rewards = Watch.fitted(NOISY_REWARD, reference=size.reference, calibration=size.calibration, seed=5)
+    changed = replace(NOISY_REWARD.reality, reward_shift=0.1)
+    yield _planned(size, rewards, "reward of pure noise + 0.1 std", changed, "reward", 400)
+
+
+def _planned(size: Size, watch: Watch, name: str, changed: Reality, kind: str, probes: int) -> Line:
+    """Half of all streams must be found within 1.25 x 2 ln(c) / shift^2 probes of the best score (at least 6)."""
+    shift = best_shift(watch, changed, kind)
+    bar = max(1.25 * probes_until_alarm(shift, C * KINDS), 6.0)
+    alarms = watch_streams(watch, streams=size.planted_streams, probes=probes, c=C, seed=810, reality=changed)
+    found, p95 = alarms.delay(0.5)[0], alarms.delay(0.95)[0]
+    return Line(
+        name, f"p50 <= {bar:.0f} probes (shift {shift:.2f} sd)", f"p50 {found:g}, p95 {p95:g} probes", found <= bar
+    )
+
+
+def best_shift(watch: Watch, changed: Reality, kind: str) -> float:
+    """Of the fixed scores of a kind, in standard deviations, no more than a p-value can tell."""
+    shifts = []
+    for name, known in watch.calibration.by_policy.items():
+        traces = watch.ground.play(2000, name, changed, np.random.default_rng(11))
+        scores, usual = watch.scorer.measure(traces).scores[kind], known.scores[kind]
+        shifts.append((scores.mean(axis=0) - usual.mean(axis=0)) / np.maximum(usual.std(axis=0), 1e-9))
+    return float(np.clip(np.mean(shifts, axis=0).max(), 1e-3, 3.0))
+
+
+def pure_shift(size: Size) -> Line:
+    """A Gaussian score that shifts by a quarter of its standard deviation, with exact p-values."""
+    generator = np.random.default_rng(12)
+    processes = np.zeros((2 * size.planted_streams, 1, advance(np.zeros((1, 1, 1)), np.ones((1, 1))).shape[-1]))
+    found = np.full(len(processes), math.inf)
+    for number in range(1, 1201):
+        z = generator.normal(0.25, 1.0, (len(processes), 1))
+        processes = advance(processes, 0.5 * np.vectorize(math.erfc)(z / math.sqrt(2.0)))
+        found[(evidence(processes) >= C) & np.isinf(found)] = number
+    p95 = float(np.quantile(found, 0.95, method="higher"))
+    return Line("any world: a score shifts by 0.25 sd", "p95 <= 700 probes", f"p95 {p95:g} probes", p95 <= 700)
+
+
+CAUSES: tuple[tuple[Cause, tuple[Reality, ...], float, tuple[tuple[float, ...], ...]], ...] = (
+    # what moved; reality as it is; how broken the served model is; where users' episodes start
+    (
+        Cause.REALITY,
+        (Reality(gravity=12), Reality(length=1.5), Reality(force=0.9), Reality(delay=1)),
+        0.0,
+        ((0, 0, 0, 0), (1.2, 0, 0, 0)),
+    ),
+    (Cause.SERVED_MODEL, (Reality(),), 0.05, ((0, 0, 0, 0),)),
+    (Cause.POLICY, (Reality(),), 0.0, ((0, 0, 0, 1.5), (0, 0, 0, -1.5))),
+    (Cause.RIG, (Reality(gravity=9.9), Reality(rounding=1e-5)), 0.0, ((0, 0, 0, 0),)),
+    (Cause.POLICY_SHIFT, (Reality(),), 0.0, ((0.4, 0, 0, 0), (-0.4, 0, 0, 0))),
+)
+
+
+def attribution(size: Size, watch: Watch, probes: int = 60) -> Iterator[Line]:
+    """Each row planted as often as asked; the verdict after 60 probes of ours and 60 episodes of users."""
+    right, planted = 0, 0
+    for cause, realities, broken, starts in CAUSES:
+        correct = 0
+        for trial in range(size.causes):
+            served = Served.fitted(trial % 4)
+            calibration = served.calibration(trial % 4, size.served_calibration)
+            changed, start = realities[trial % len(realities)], starts[trial // len(realities) % len(starts)]
+            real = replay(watch.calibration, record(watch, 1, probes, 900 + trial, changed), C)
+            measured = (served.broken(broken, trial) if broken else served).measure(
+                play_cartpole(probes, USERS, changed, np.random.default_rng([trial, 13]), start)
+            )
+            detector = Detector(calibration, DriftConfig(mean_probes_to_false_alarm=C))
+            for number in range(probes):
+                reading = detector.update(number, measured[number : number + 1], "users")
+            verdict = attribute(
+                reality_alarm=alarmed(real) > 0,
+                served_up=SERVED_MODEL in reading.alarmed,
+                outside_support=POLICY_SHIFT in reading.alarmed,
+            )
+            correct += verdict.cause is cause
+        right, planted = right + correct, planted + size.causes
+        yield Line(f"cause: {cause.value}", "-", f"{correct} of {size.causes} right", True)
+    yield Line("causes named rightly", ">= 95 %", f"{right / planted:.1%}", right >= 0.95 * planted)
+
+
+def recovery(size: Size, watch: Watch) -> Iterator[Line]:
+    """Gravity becomes 12, is acknowledged and calibrated for; then 1,000 quiet probes; then the force falls."""
+    first, second = Reality(gravity=12), Reality(gravity=12, force=0.9)
+    ground = replace(CARTPOLE, reality=first)
+    renewed = Watch.fitted(ground, reference=size.reference, calibration=size.calibration, seed=6)
+    changed = record(watch, size.recoveries, 30, 1000, first)
+    calm = record(renewed, size.recoveries, size.recovery_probes, 1100)
+    changed_again = record(renewed, size.recoveries, 60, 1200, second)
+    again, quiet, found = 0, 0, 0
+    for trial in range(size.recoveries):
+        detector = Detector(watch.calibration, DriftConfig(mean_probes_to_false_alarm=C))
+        _feed(detector, changed, trial, 0)
+        again += detector.reading().state is DriftState.DRIFT
+        detector.acknowledge()
+        detector.recalibrate(renewed.calibration)
+        _feed(detector, calm, trial, 30)
+        quiet += not detector.reading().alarmed
+        _feed(detector, changed_again, trial, 30 + size.recovery_probes)
+        found += detector.reading().state is DriftState.DRIFT
+    every = f"{size.recoveries} of {size.recoveries}"
+    yield Line("first change found", every, f"{again}", again == size.recoveries)
+    name = f"no alarm for {size.recovery_probes} probes after acknowledgement"
+    yield Line(name, every, f"{quiet}", quiet == size.recoveries)
+    yield Line("second change found", every, f"{found}", found == size.recoveries)
+
+
+def _feed(detector: Detector, recording: Recording, stream: int, first: int) -> None:
+    for number, probe in enumerate(recording.stream(stream)):
+        detector.update(first + number, probe, recording.policy[number])
+
+
+def everything(size: Size) -> Iterator[Line]:
+    """All lines."""
+    watch = Watch.fitted(CARTPOLE, reference=size.reference, calibration=size.calibration, seed=0)
+    yield from false_alarms(size, watch)
+    yield from delays(size, watch)
+    yield ramp(size, watch)
+    yield from other_worlds(size)
+    yield pure_shift(size)
+    yield from attribution(size, watch)
+    yield from recovery(size, watch)
+
+
+def main() -> int:
+    """The exit status: 0 if every line holds."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--short", action="store_true", help="a minute's worth instead of the full protocol")
+    parser.add_argument("--out", type=Path, default=Path("runs/drift"))
+    options = parser.parse_args()
+    size = SHORT if options.short else Size()
+    began = time.monotonic()
+    lines: list[Line] = []
+    print(f"{'line':<78} {'bar':<52} {'seen'}")
+    for line in everything(size):
+        lines.append(line)
+        print(f"{line.name:<78} {line.bar:<52} {line.seen}{'' if line.holds else '   FALLS SHORT'}", flush=True)
+    baselines = compare(size.planted_streams if options.short else 40)
+    seconds = round(time.monotonic() - began, 1)
+    options.out.mkdir(parents=True, exist_ok=True)
+    summary = {
+        "size": asdict(size),
+        "lines": [asdict(line) for line in lines],
+        "baselines": baselines,
+        "seconds": seconds,
+        "holds": all(line.holds for line in lines),
+    }
+    (options.out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    short = [line.name for line in lines if not line.holds]
+    print(f"\n{len(lines) - len(short)} of {len(lines)} lines hold, {seconds} s; {options.out / 'summary.json'}")
+    return 1 if short else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
