@@ -73,6 +73,10 @@ def _grow(rng, raw):
     kind = request.WhichOneof("call")
     if kind == "step":
         request.step.action.leaves.extend([rng.randbytes(rng.choice((0, 1, 8, 4096)))] * rng.choice((1, 2, 50)))
+    elif kind == "reset" and rng.random() < 0.5:
+        request.reset.options_json = rng.choice(
+            ("[" * 60_000, '{"a":' * 12_000, "9" * 5000, '{"a": ' + "1" * 5000 + "}")
+        )
     elif kind == "reset":
         request.reset.mask = rng.randbytes(rng.choice((1, 2, 3, 1000)))
         request.reset.options_json = rng.choice(

@@ -32,6 +32,7 @@ from simservice.types import (
 )
 
 METADATA_BYTES = 64 * 1024
+OPTIONS_CHARACTERS = 64 * 1024
 
 MODES = (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP, AutoresetMode.DISABLED)
 """All autoreset modes in the order of their numbers on the wire, which begin at 1."""
@@ -149,7 +150,7 @@ def _json_object(text: str, field: str) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter for what is nested too deep
         raise InvalidInput(field, f"is no JSON: {error}") from error
     if not isinstance(found, dict):
         raise InvalidInput(field, "is no JSON object")
@@ -226,6 +227,9 @@ def decode_reset(
     """Mask, seeds, options and context as encode_reset took them, all checked."""
     mask = decode_mask(message.mask, lanes, "mask") if message.mask else None
     seeds = _decode_seeds(message.seeds, lanes) if message.seeds else None
+    if len(message.options_json) > OPTIONS_CHARACTERS:
+        problem = f"takes {len(message.options_json)} characters as JSON, {OPTIONS_CHARACTERS} are allowed"
+        raise InvalidInput("options", problem)
     options = _json_object(message.options_json, "options")
     context = None
     if message.HasField("context"):

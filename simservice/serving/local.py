@@ -36,6 +36,8 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),  # clients ping to notice a dead server
     ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.keepalive_time_ms", 20_000),  # a client that vanished without a word is noticed, and its stream ends
+    ("grpc.keepalive_timeout_ms", 10_000),
 )
 
 
