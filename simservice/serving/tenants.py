@@ -117,6 +117,10 @@ class Tenants:
             log.error("the tenants stay as they were: %s", error)
 
 
+def _all_hashes(lines: Iterable[str]) -> bool:
+    return all(_HASH.fullmatch(line) for line in lines)
+
+
 def _stamp(path: Path) -> tuple[int, int]:
     try:
         found = path.stat()
@@ -150,9 +154,11 @@ def _tenant(path: Path, name: str, table: Any) -> tuple[Tenant, tuple[str, ...]]
         raise ConfigError(f"{where}: a name has 1 to 64 letters, digits, '.', '_' or '-'", key="tenants")
     if not isinstance(table, Mapping):
         raise ConfigError(f"{where} is no table", key="tenants")
-    entry = config.build(TenantEntry, dict(table))
-    if not 1 <= len(entry.tokens) <= MOST_TOKENS or not all(_HASH.fullmatch(token) for token in entry.tokens):
+    lines = table.get("tokens")  # looked at first: what it holds by mistake must not be in a message
+    given = [line for line in lines if isinstance(line, str)] if isinstance(lines, list) else []
+    if lines is None or len(given) != len(lines) or not 1 <= len(given) <= MOST_TOKENS or not _all_hashes(given):
         raise ConfigError(f"{where}: tokens holds one or two lines sha256:... of `simservice token`", key="tokens")
+    entry = config.build(TenantEntry, dict(table))
     for quota in ("sessions", "lanes", "steps_per_second"):
         value = getattr(entry, quota)
         if value is not None and not 0 < value < 1e15:

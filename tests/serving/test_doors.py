@@ -10,6 +10,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from certificates import Authority
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from serving_tools import tenants_file
 
 from simservice.client.rllib import PPOSettings, served_config
@@ -53,6 +55,16 @@ def test_nobody_comes_in_without_a_token(guarded, token):
     ):
         with pytest.raises(Unauthenticated, match="simservice token"):
             call()
+
+
+def test_health_and_reflection_ask_for_no_token(guarded):
+    with grpc.insecure_channel(guarded[0]) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        assert stub.Check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.SERVING
+        watched = stub.Watch(health_pb2.HealthCheckRequest())
+        assert next(watched).status == health_pb2.HealthCheckResponse.SERVING
+        watched.cancel()
+        assert "simservice.protocol.v1.WorldService" in ProtoReflectionDescriptorDatabase(channel).get_services()
 
 
 def test_a_token_comes_from_the_environment_too(guarded, monkeypatch):

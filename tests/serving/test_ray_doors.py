@@ -7,14 +7,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 from certificates import Authority
+from google.rpc import status_pb2
+from grpc_status import rpc_status
 from processes import descendants, listening_addresses
 from serving_tools import tenants_file
 
 from simservice.client.session import RemoteSession, list_worlds
 from simservice.errors import QuotaExceeded, ServerUnavailable, Unauthenticated, UnknownSession
+from simservice.protocol.status import error_from_status
+from simservice.protocol.v1 import service_pb2 as pb
+from simservice.protocol.v1.service_pb2_grpc import WorldServiceStub
 from simservice.serving.haproxy_launcher import hide_http, lock_front
 from simservice.serving.service import RayService
 
@@ -50,6 +56,8 @@ def test_certificates_tokens_and_quotas_hold_over_all_replicas(noisy_folder, tmp
         assert service.worlds == [world.spec.full_name for world in list_worlds(address, **lab)]
         with pytest.raises(Unauthenticated):
             list_worlds(address, tls=tls)
+        status = status_of_a_stranger(service.address, tls)
+        assert type(error_from_status(status)) is Unauthenticated  # Serve and HAProxy carry the standard details
         for wrong in (None, authority.ca):
             with pytest.raises(ServerUnavailable):
                 list_worlds(service.address, timeout_s=1.0, token=tokens["lab"], tls=wrong)
@@ -76,6 +84,15 @@ def test_certificates_tokens_and_quotas_hold_over_all_replicas(noisy_folder, tmp
         assert found and ray_answers(found[1], ray_token)
         assert not ray_answers(found[1], {"RAY_AUTH_MODE": "disabled"})
         assert not ray_answers(found[1], {**ray_token, "RAY_AUTH_TOKEN": secrets.token_hex(32)})
+
+
+def status_of_a_stranger(address: str, tls: dict[str, str]) -> status_pb2.Status:
+    """How a call without a token ends, as gRPC's own library reads it."""
+    ca, key, certificate = (Path(tls[part]).read_bytes() for part in ("ca", "key", "certificate"))
+    credentials = grpc.ssl_channel_credentials(ca, key, certificate)
+    with grpc.secure_channel(address, credentials) as channel, pytest.raises(grpc.RpcError) as refused:
+        WorldServiceStub(channel).ListWorlds(pb.ListWorldsRequest(), timeout=10)
+    return rpc_status.from_call(refused.value)
 
 
 def ray_answers(address: str, environment: dict[str, str]) -> bool:
