@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -112,6 +113,27 @@ def test_a_saved_policy_acts(tmp_path, capsys):
     (dataset_id,) = list_datasets(tmp_path)
     assert dataset_id == "simservice/cartpole-v1/left-v0"
     assert sum(episode.action["action"].sum() for episode in load_dataset(dataset_id, tmp_path).episodes) <= 2
+
+
+def test_a_token_is_made_with_the_line_that_a_tenants_file_holds_of_it(capsys):
+    made = [out(capsys, "token") for _ in range(2)]
+    assert made[0] != made[1]
+    token = re.search(r": +(sim_\S{43})\n", made[0])
+    assert token and f'"sha256:{hashlib.sha256(token[1].encode()).hexdigest()}"' in made[0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "problem"),
+    [
+        ("--host 192.0.2.1", "--tls-cert and --tls-key"),
+        ("--host 192.0.2.1 --tls-cert c.pem --tls-key k.pem", "--tenants or --tls-client-ca"),
+        ("--local --tls-cert c.pem", "both --tls-cert and --tls-key"),
+        ("--local --tenants nowhere.toml", "nowhere.toml cannot be read"),
+    ],
+)
+def test_doors_that_cannot_be_meant_are_refused_before_anything_starts(flags, problem, toy_folder, capsys):
+    assert run(["serve", str(toy_folder), *flags.split()]) == 2
+    assert problem in re.sub(r"\s+", " ", capsys.readouterr().err)
 
 
 def test_worlds_lists_what_is_served(toy_server, capsys):
