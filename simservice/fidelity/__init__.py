@@ -3,6 +3,16 @@
 Importing the room registers its metrics (see metric.py).
 """
 
-from simservice.fidelity import outcomes, states, support
+from simservice.fidelity import densities, distances, effects, exploitation, outcomes, ranking, signals, states, support
 
-__all__ = ["outcomes", "states", "support"]
+__all__ = [
+    "densities",
+    "distances",
+    "effects",
+    "exploitation",
+    "outcomes",
+    "ranking",
+    "signals",
+    "states",
+    "support",
+]

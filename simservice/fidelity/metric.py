@@ -28,7 +28,14 @@ class Score:
     units: int  # independent units of evidence behind it
 
 
+UNKNOWN = Score(float("nan"), float("nan"), float("nan"), 0)
+
 Measure = Callable[[Traces, Traces], Score]
+
+
+Floor = Literal["halves", "climatology"]
+"""What no world can be better than. Two halves of reality, compared as if one were imagined; or, where real windows
+would have to be played twice from one start, the spread of reality, by which such a metric is divided."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +46,8 @@ class Metric:
     level: Level
     evidence: Evidence  # which traces it wants to see
     unit: str  # of evidence: what was resampled for the interval
-    perfect: float  # the score of a world that is reality (the full horizon where it is infinite)
+    perfect: float  # of a world that is reality (the full horizon where infinite; NaN where noise decides)
+    floor: Floor
     convention: str
     measure: Measure
 
@@ -48,7 +56,14 @@ _METRICS: dict[str, Metric] = {}
 
 
 def metric(
-    name: str, *, level: Level, evidence: Evidence, unit: str, perfect: float, convention: str
+    name: str,
+    *,
+    level: Level,
+    evidence: Evidence,
+    unit: str,
+    perfect: float,
+    convention: str,
+    floor: Floor = "climatology",
 ) -> Callable[[Measure], Measure]:
     """Registers the decorated function under `name`."""
 
@@ -60,6 +75,7 @@ def metric(
             evidence=evidence,
             unit=unit,
             perfect=perfect,
+            floor=floor,
             convention=convention,
             measure=measure,
         )

@@ -196,6 +196,13 @@ class MonitorModel:
         reward, reward_deviation = self.reward.predict(outcome)
         return _residuals(steps, mean, deviation, reward, reward_deviation, outcome @ self.ends)
 
+    def deviations(self, traces: Traces) -> tuple[Array, Array]:
+        """(N, D) and (N, 1): how sure it is of each step's next observation and reward."""
+        steps = Transitions.of(traces)
+        given = np.concatenate([steps.observation, steps.action], axis=1)
+        outcome = self.outcomes(np.concatenate([given, steps.following], axis=1))
+        return self.dynamics.predict(self.inputs(given))[1], self.reward.predict(outcome)[1]
+
     def fingerprint(self) -> str:
         """A hash of every coefficient."""
         digest = hashlib.sha256()

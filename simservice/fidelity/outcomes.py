@@ -167,14 +167,30 @@ def _unknown_without_returns(real: Traces) -> Score | None:
     return None if real.returns else Score(float("nan"), float("nan"), float("nan"), 0)
 
 
-@metric("return_gap_max_abs", level="L5", evidence="returns", unit="episode", perfect=0.0, convention=RETURN_CONVENTION)
+@metric(
+    "return_gap_max_abs",
+    level="L5",
+    evidence="returns",
+    unit="episode",
+    perfect=0.0,
+    convention=RETURN_CONVENTION,
+    floor="halves",
+)
 def return_gap_max_abs(real: Traces, imagined: Traces) -> Score:
     """The largest gap of the suite, without its sign."""
     unknown = _unknown_without_returns(real)
     return unknown or return_gap(real.returns, imagined.returns, return_range=real.return_range).max_abs
 
 
-@metric("return_gap_mean", level="L5", evidence="returns", unit="episode", perfect=0.0, convention=RETURN_CONVENTION)
+@metric(
+    "return_gap_mean",
+    level="L5",
+    evidence="returns",
+    unit="episode",
+    perfect=0.0,
+    convention=RETURN_CONVENTION,
+    floor="halves",
+)
 def return_gap_mean(real: Traces, imagined: Traces) -> Score:
     """The mean gap of the suite: positive when the world is too kind."""
     unknown = _unknown_without_returns(real)

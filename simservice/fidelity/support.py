@@ -9,7 +9,7 @@ from scipy.spatial import cKDTree
 
 from simservice.errors import InvalidInput
 from simservice.fidelity.bootstrap import bounds, unit_weights
-from simservice.fidelity.metric import Score, metric
+from simservice.fidelity.metric import UNKNOWN, Score, metric
 from simservice.fidelity.traces import Traces, per_unit
 from simservice.types import Array
 
@@ -58,9 +58,8 @@ def out_of_support(real: Traces, imagined: Traces, *, seed: int = 0) -> Score:
 
     Unknown where either side states none. 0.01 is what reality itself would get.
     """
-    unknown = Score(float("nan"), float("nan"), float("nan"), 0)
     if real.uncertainty is None or imagined.uncertainty is None or not (real.valid.any() and imagined.valid.any()):
-        return unknown
+        return UNKNOWN
     known = float(np.quantile(real.uncertainty[real.valid], QUANTILE))
     beyond = (imagined.uncertainty > known) & imagined.valid
     sums = per_unit(imagined.unit, np.stack([beyond.sum(axis=1), imagined.valid.sum(axis=1)], axis=1).astype(float))
@@ -77,6 +76,7 @@ def out_of_support(real: Traces, imagined: Traces, *, seed: int = 0) -> Score:
     unit="episode",
     perfect=1.0 - QUANTILE,
     convention=f"share of imagined steps beyond the {QUANTILE} quantile of uncertainty on real steps",
+    floor="halves",
 )
 def out_of_support_ratio(real: Traces, imagined: Traces) -> Score:
     """See out_of_support."""

@@ -6,7 +6,7 @@ Refuses windows that go on after an episode's end: an autoreset frame taken for 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -32,7 +32,11 @@ class Traces:
     action: Array | None = None  # (N, H, A) float64: what was done, a discrete one as one-hot
     deviation: Array | None = None  # (N, H, D): the standard deviation the world predicts of observation[:, 1:]
     uncertainty: Array | None = None  # (N, H): how little the world says it knows of a step; only its order counts
+    success: Array | None = None  # (N,) bool: whether the task was judged done, by one judge for both sides
+    pair: Array | None = None  # (N,) int: two windows of one number have one start and different actions
     returns: Mapping[str, Array] = field(default_factory=dict)  # (episodes,) undiscounted, by policy
+    runs: Mapping[str, str] = field(default_factory=dict)  # the training run a policy came from, if not its own
+    exploited: Array | None = None  # (episodes,) returns of the policy that was optimised inside the world
     return_range: tuple[float, float] | None = None  # the lowest and highest return worth telling apart
 
     def __post_init__(self) -> None:
@@ -49,8 +53,10 @@ class Traces:
         for name, rows in (("action", self.action), ("deviation", self.deviation)):
             if rows is not None and rows.shape[:2] != expected:
                 raise InvalidInput(name, f"must be (windows, steps, ...) = {expected}, found {rows.shape}")
-        if self.unit.shape != (windows,):
-            raise InvalidInput("unit", f"must be (windows,) = {(windows,)}, found {self.unit.shape}")
+        for name in ("unit", "success", "pair"):
+            array = getattr(self, name)
+            if array is not None and array.shape != (windows,):
+                raise InvalidInput(name, f"must be (windows,) = {(windows,)}, found {array.shape}")
         if np.any(self.valid[:, 1:] & ~self.valid[:, :-1]):
             raise InvalidInput("valid", "has a gap: a window's steps must be its first ones")
         ended = (self.terminated | self.truncated) & self.valid
@@ -69,6 +75,11 @@ class Traces:
         """How many there are."""
         return int(self.observation.shape[0])
 
+    def __getitem__(self, rows: Array | slice) -> Traces:
+        """Some of the windows; the returns stay."""
+        arrays = {name: getattr(self, name) for name in PER_WINDOW}
+        return replace(self, **{name: array[rows] for name, array in arrays.items() if array is not None})
+
     @property
     def horizon(self) -> int:
         """The most steps a window can have."""
@@ -82,6 +93,22 @@ class Traces:
     def held(self) -> Array:
         """(N, H + 1, D) observations, where the last valid one stays after the window's end."""
         return hold(self.observation, self.valid)
+
+
+PER_WINDOW = (
+    "observation",
+    "reward",
+    "terminated",
+    "truncated",
+    "valid",
+    "unit",
+    "termination_probability",
+    "action",
+    "deviation",
+    "uncertainty",
+    "success",
+    "pair",
+)
 
 
 def hold(observation: Array, valid: Array) -> Array:
