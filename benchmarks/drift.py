@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from drift_baselines import compare
+from drift_baselines import compare, smallest_changes
 from drift_served import USERS, Served, advance_served
 from drift_streams import (
     CARTPOLE,
@@ -39,7 +39,6 @@ from planted_worlds import Reality, play_cartpole
 
 from simservice.fidelity.attribution import POLICY_SHIFT, SERVED_MODEL, Cause, attribute
 from simservice.fidelity.banks import Banks, Calibration
-from simservice.fidelity.detectable import detectable_change
 from simservice.fidelity.drift import Detector, DriftConfig, DriftState
 from simservice.fidelity.sequential import advance, evidence, probes_until_alarm
 from simservice.types import Array
@@ -347,19 +346,6 @@ def _feed(detector: Detector, recording: Recording, stream: int, first: int) -> 
         detector.update(first + number, probe, recording.policy[number])
 
 
-def smallest_changes(size: Size) -> dict[str, dict[str, object]]:
-    """Prints and returns what a day of one probe a minute would find in each world."""
-    found: dict[str, dict[str, object]] = {}
-    print(f"\n{'smallest lasting change of the next value found within a day (1,440 probes), by dimension'}")
-    for ground in (CARTPOLE, NOISY_CARTPOLE, PENDULUM):
-        watch = Watch.fitted(ground, reference=size.reference, calibration=200, seed=7)
-        calm = ground.play(500, ground.policies[0], ground.reality, np.random.default_rng(14))
-        change = detectable_change(watch.scorer, calm, 1440, C * KINDS)
-        found[ground.name] = {"observation": change.observation.tolist(), "reward": change.reward}
-        print(f"{ground.name:<24}" + "".join(f"{value:<11.2g}" for value in change.observation))
-    return found
-
-
 def everything(size: Size) -> Iterator[Line]:
     """All lines."""
     watch = Watch.fitted(CARTPOLE, reference=size.reference, calibration=size.calibration, seed=0)
@@ -385,7 +371,7 @@ def main() -> int:
     for line in everything(size):
         lines.append(line)
         print(f"{line.name:<78} {line.bar:<52} {line.seen}{'' if line.holds else '   FALLS SHORT'}", flush=True)
-    detectable = smallest_changes(size)
+    detectable = smallest_changes(size.reference)
     baselines = compare(size.planted_streams if options.short else 40)
     seconds = round(time.monotonic() - began, 1)
     options.out.mkdir(parents=True, exist_ok=True)

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from drift_streams import CARTPOLE, Watch, record, replay
+from drift_streams import CARTPOLE, NOISY_CARTPOLE, PENDULUM, Watch, record, replay
 from planted_worlds import Reality
 from scipy.stats import ks_2samp
 
+from simservice.fidelity.detectable import detectable_change
 from simservice.types import Array
 
 try:
@@ -96,6 +97,19 @@ def compare(streams: int) -> dict[str, dict[str, str]]:
     if river is None:
         print("river is not installed: pip install simservice[dev]")
     return table
+
+
+def smallest_changes(reference: int) -> dict[str, dict[str, object]]:
+    """Prints and returns what a day of one probe a minute would find in each world."""
+    found: dict[str, dict[str, object]] = {}
+    print(f"\n{'smallest lasting change of the next value found within a day (1,440 probes), by dimension'}")
+    for ground in (CARTPOLE, NOISY_CARTPOLE, PENDULUM):
+        watch = Watch.fitted(ground, reference=reference, calibration=200, seed=7)
+        calm = ground.play(500, ground.policies[0], ground.reality, np.random.default_rng(14))
+        change = detectable_change(watch.scorer, calm, 1440, C * len(watch.calibration.kinds))
+        found[ground.name] = {"observation": change.observation.tolist(), "reward": change.reward}
+        print(f"{ground.name:<24}" + "".join(f"{value:<11.2g}" for value in change.observation))
+    return found
 
 
 def _scores(probes: list[Any]) -> Array:

@@ -15,7 +15,7 @@ from simservice.types import Array
 
 LEARNING = 2.0
 """How much larger than by the planning rule a change must be whose direction is not known beforehand. Measured on a
-noisy CartPole whose force falls by a tenth: the rule says 14 probes, half of the streams took 61: a factor of 2 in size."""
+noisy CartPole whose force falls by a tenth: the rule says 14 probes, half of the streams took 61: twice the size."""
 
 
 @dataclass(frozen=True, kw_only=True)
