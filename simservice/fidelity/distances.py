@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.spatial.distance import cdist
-from scipy.stats import binom
+from scipy.special import betaincinv
 
 from simservice.errors import InvalidInput
 from simservice.fidelity.bootstrap import bounds, unit_weights
@@ -86,8 +86,10 @@ def c2st(features: Array, imagined: Array, unit: Array, *, seed: int = 0) -> Sco
         # No opinion is half right: equal rows on both sides must not be decided by rounding.
         correct[~known] = np.where(np.abs(said) < 1e-9, 0.5, said * target[~known] > 0)
     value = float(correct.mean())
-    low, high = binom.ppf([0.025, 0.975], len(units), value) / len(units)
-    return Score(value, min(float(low), value), max(float(high), value), len(units))
+    hits, misses = value * len(units), (1.0 - value) * len(units)
+    low = float(betaincinv(hits, misses + 1.0, 0.025)) if hits > 0 else 0.0  # Clopper and Pearson's
+    high = float(betaincinv(hits + 1.0, misses, 0.975)) if misses > 0 else 1.0
+    return Score(value, low, high, len(units))
 
 
 def classifier_accuracy(real: Traces, imagined: Traces) -> Score:

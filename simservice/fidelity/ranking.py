@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
 
 from simservice.errors import InvalidInput
 from simservice.fidelity.bootstrap import bounds
@@ -78,7 +77,7 @@ def policy_ranking(
             pearson_drop_one=nothing,
             permutation_floor=1.0 / math.factorial(units),
         )
-    ranks = rankdata(truths), rankdata(dreams)
+    ranks = average_ranks(truths), average_ranks(dreams)
     return PolicyRanking(
         spearman=_fisher(_correlation(*ranks), units),
         pearson=_fisher(_correlation(truths, dreams), units),
@@ -88,6 +87,12 @@ def policy_ranking(
         pearson_drop_one=_drop_one(truths, dreams, by_rank=False),
         permutation_floor=1.0 / math.factorial(units),
     )
+
+
+def average_ranks(values: Array) -> Array:
+    """(N,) from 1; equal values share the mean of their ranks."""
+    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(count) - (count - 1) / 2.0)[place])
 
 
 def _correlation(one: Array, other: Array) -> float:
@@ -106,7 +111,7 @@ def _drop_one(truths: Array, dreams: Array, *, by_rank: bool) -> tuple[float, fl
     values = []
     for left_out in range(len(truths)):
         pair = np.delete(truths, left_out), np.delete(dreams, left_out)
-        values.append(_correlation(*(rankdata(side) for side in pair)) if by_rank else _correlation(*pair))
+        values.append(_correlation(*(average_ranks(side) for side in pair)) if by_rank else _correlation(*pair))
     return min(values), max(values)
 
 

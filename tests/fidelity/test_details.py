@@ -24,7 +24,7 @@ from simservice.fidelity.effects import action_effect_correlation, action_effect
 from simservice.fidelity.exploitation import exploitation_gap, is_exploited, optimise_inside
 from simservice.fidelity.metric import metrics
 from simservice.fidelity.noise import noise_floor
-from simservice.fidelity.ranking import policy_ranking
+from simservice.fidelity.ranking import average_ranks, policy_ranking
 from simservice.fidelity.signals import (
     false_success,
     missed_terminations,
@@ -95,6 +95,11 @@ def test_energy_distance_is_nothing_for_the_same_law_and_grows_with_a_shift():
     assert energy_distance(real, real).value == 0
     assert same < floor.median  # of four times as many steps
     assert moved > floor.alert
+
+
+def test_equal_returns_share_their_rank():
+    values = np.array([3.0, 1.0, 3.0, 2.0, 1.0])
+    np.testing.assert_array_equal(average_ranks(values), stats.rankdata(values))
 
 
 def test_effects_of_actions_are_measured_from_one_start():
