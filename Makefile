@@ -10,7 +10,7 @@ help:
 	@echo "make lint    ruff, mypy, import contracts"
 	@echo "make protos  generate simservice/protocol/v1 from protos/"
 	@echo "make serve   serve the demo's world (WORLD=DIR for another)"
-	@echo "make drift   false alarms, delays, causes and recovery of drift detection (about 8 minutes)"
+	@echo "make drift   false alarms, delays, causes and recovery of drift detection (about 12 minutes)"
 	@echo "make bench   the latency benchmark; all figures are in docs/benchmarks.md"
 
 $(STAMP): pyproject.toml
