@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import importlib.util
+import logging
 import os
 import platform
 import re
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,8 +24,11 @@ from urllib.parse import quote
 
 from simservice.errors import StoreUnavailable
 
+log = logging.getLogger(__name__)
+
 START_TIMEOUT_S = 20.0  # loading a long append-only file counts
 STOP_TIMEOUT_S = 10.0
+SHORT_LIFE_S, LONGEST_PAUSE_S = 1.0, 2.0  # one that ends sooner is started again after a pause, which doubles
 SOCKET_PATH_LIMIT = 100  # bytes; sockaddr_un holds 104 on macOS and 108 on Linux
 OLDEST_REDIS = (6, 2)
 PREFIX = "simservice-store-"
@@ -47,7 +52,8 @@ class EmbeddedStore:
 
     Without a folder a temporary one is made and removed with the server. With a folder its data outlives the server:
     the next start in the same folder has it again. One server a folder. It ends with this process, even when this
-    process is killed.
+    process is killed; a server that ends before it is stopped (killed, out of memory) is started again on its data, at
+    the same address.
     """
 
     def __init__(self, folder: Path | str | None = None) -> None:
@@ -59,6 +65,10 @@ class EmbeddedStore:
         self._process: subprocess.Popen[bytes] | None = None
         self._settled = threading.Event()  # ready, or ended before it was
         self._ready = False
+        self._lives = threading.Lock()  # held while a server is being made
+        self._stopping = threading.Event()
+        self._began = 0.0  # of the server that runs now
+        self.restarts = 0  # of servers that ended unasked
         self._log: deque[str] = deque(maxlen=20)
 
     @property
@@ -78,6 +88,7 @@ class EmbeddedStore:
         assert self._thread is None, "already started"
         binary = find_server()
         self._settled.clear()
+        self._stopping.clear()
         self._ready = False
         self._log.clear()
         try:
@@ -97,8 +108,10 @@ class EmbeddedStore:
 
     def stop(self) -> None:
         """Ends the server cleanly and removes what was temporary. Stopping twice is no error."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
+        self._stopping.set()
+        with self._lives:
+            if self._process is not None and self._process.poll() is None:
+                self._process.terminate()
         if self._thread is not None:
             self._thread.join(STOP_TIMEOUT_S)
             if self._thread.is_alive() and self._process is not None:
@@ -159,25 +172,39 @@ class EmbeddedStore:
         return [word for name, value in settings.items() for word in (f"--{name}", value)]
 
     def _run(self, command: list[str]) -> None:
-        """Lives as long as the server: the kernel's death signal follows the thread that made the child."""
+        """Lives as long as the store: the kernel's death signal follows the thread that made the child."""
+        pause = 0.0
+        while self._live(command):
+            log.warning("the embedded store ended unasked and is started again: %s", " / ".join(list(self._log)[-3:]))
+            self.restarts += 1
+            pause = 0.0 if time.monotonic() - self._began > SHORT_LIFE_S else min(2 * pause + 0.1, LONGEST_PAUSE_S)
+            self._stopping.wait(pause)
+        self._settled.set()
+
+    def _live(self, command: list[str]) -> bool:
+        """Runs one server to its end; tells whether it had been ready once and nobody stopped it."""
         assert self._lock is not None
-        # The server inherits the folder's lock, so a folder is free exactly when nobody uses it any more.
-        with subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C ends the service first, which then ends its store
-            pass_fds=(self._lock,),
-        ) as process:
-            self._process = process
+        with self._lives:
+            if self._stopping.is_set():
+                return False
+            self._began = time.monotonic()
+            # The server inherits the folder's lock, so a folder is free exactly when nobody uses it any more.
+            process = self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C ends the service first, which then ends its store
+                pass_fds=(self._lock,),
+            )
+        with process:
             assert process.stdout is not None
             for line in process.stdout:
                 self._log.append(line.decode(errors="replace").strip())
                 if b"Ready to accept connections" in line:
                     self._ready = True
                     self._settled.set()
-        self._settled.set()
+        return self._ready and not self._stopping.is_set()
 
     def _ping(self) -> None:
         assert self._socket_folder is not None

@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -23,6 +24,20 @@ def ask(url: str, command: bytes) -> bytes:
         client.connect(unquote(urlsplit(url).path))
         client.sendall(command + b"\r\n")
         return client.recv(4096)
+
+
+def until_answered(url: str, command: bytes) -> bytes:
+    """What a server says that may not be up yet."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            answer = ask(url, command)
+            if answer and not answer.startswith(b"-LOADING"):
+                return answer
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.005)
 
 
 def wait_for_end(pid: int) -> None:
@@ -69,6 +84,27 @@ def test_an_acknowledged_write_outlives_a_killed_server(tmp_path):
         os.kill(store.pid, signal.SIGKILL)
     with EmbeddedStore(tmp_path) as store:
         assert ask(store.url, b"GET word") == b"$4\r\nkept\r\n"
+
+
+def test_a_killed_server_is_started_again_at_the_same_address_with_its_data():
+    with EmbeddedStore() as store:
+        for times in range(1, 4):
+            ask(store.url, b"INCR count")
+            os.kill(store.pid, signal.SIGKILL)
+            assert until_answered(store.url, b"GET count") == b"$1\r\n%d\r\n" % times
+            assert store.restarts == times
+        pid = store.pid
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_a_store_that_is_stopped_while_its_server_is_being_replaced_stays_ended(tmp_path):
+    for _ in range(5):
+        store = EmbeddedStore(tmp_path).start()
+        os.kill(store.pid, signal.SIGKILL)
+        store.stop()
+    with EmbeddedStore(tmp_path) as store:  # its folder is free
+        assert ask(store.url, b"PING") == b"+PONG\r\n"
 
 
 def test_a_folder_serves_one_store_at_a_time(tmp_path):
