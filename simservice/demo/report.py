@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from typing import Any
 
-from simservice.demo.charts import Chart, Line, Mark, draw, key, legend, plain
+from simservice.web.charts import Chart, Line, Mark, draw, key, legend, plain
+from simservice.web.page import page
 
 Figures = Mapping[str, Any]
 """JSON values, as summary.json and details.json hold them."""
@@ -15,7 +15,6 @@ Figures = Mapping[str, Any]
 
 def render(summary: Figures, details: Figures) -> str:
     """The page. `summary` is what summary.json holds, `details` the curves and traces behind it."""
-    style = resources.files("simservice.demo").joinpath("style.css").read_text(encoding="utf-8")
     sections = (
         _head(summary),
         _tiles(summary),
@@ -26,12 +25,7 @@ def render(summary: Figures, details: Figures) -> str:
         _speed(summary, details),
         _provenance(summary),
     )
-    title = f"{html.escape(summary['env_id'])}, learned in a dream"
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{style}</style></head>'
-        f"<body><main>{''.join(sections)}</main></body></html>\n"
-    )
+    return page(f"{summary['env_id']}, learned in a dream", sections)
 
 
 def _head(summary: Figures) -> str:
