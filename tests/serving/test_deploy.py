@@ -19,7 +19,7 @@ import yaml
 
 from simservice.client.session import RemoteSession
 from simservice.errors import SimserviceError
-from simservice.serving.address import free_port, hold_ports
+from simservice.serving.address import SINGLE_PORTS, PortRange, hold_ports
 from simservice.serving.guardian import end_leftovers
 from simservice.sessions.embedded import EmbeddedStore
 
@@ -33,11 +33,19 @@ def environment() -> dict[str, str]:
 
 
 @pytest.fixture
-def config(noisy_folder: Path) -> Iterator[dict[str, Any]]:
+def ports() -> Iterator[PortRange]:
+    """Ports that nobody else gets meanwhile."""
+    held = hold_ports()
+    yield held
+    held.close()
+
+
+@pytest.fixture
+def config(noisy_folder: Path, ports: PortRange) -> Iterator[dict[str, Any]]:
     """deploy/serve.yaml with places of this machine put in."""
     found = yaml.safe_load((DEPLOY / "serve.yaml").read_text())
-    found["http_options"] = {"host": "127.0.0.1", "port": free_port()}
-    found["grpc_options"]["port"] = free_port()
+    found["http_options"] = {"host": "127.0.0.1", "port": ports.take()}
+    found["grpc_options"]["port"] = ports.take()
     [application] = found["applications"]
     application["name"] = "noisy"
     with EmbeddedStore() as store:
@@ -45,14 +53,13 @@ def config(noisy_folder: Path) -> Iterator[dict[str, Any]]:
         yield found
 
 
-def test_the_serve_config_serves_a_world(config, tmp_path):
+def test_the_serve_config_serves_a_world(config, ports, tmp_path):
     path = tmp_path / "serve.yaml"
     path.write_text(yaml.safe_dump(config))
     names = ("HAPROXY_METRICS", "HAPROXY_STATS", "FALLBACK_PROXY_HTTP", "FALLBACK_PROXY_GRPC")
-    own = {f"RAY_SERVE_{name}_PORT": str(free_port()) for name in names}
+    own = {f"RAY_SERVE_{name}_PORT": str(ports.take()) for name in names}
     folder = Path(tempfile.mkdtemp(prefix="sim-ray-", dir="/tmp"))  # Ray's socket paths must be short
-    ports = hold_ports()
-    for protocol, first in (("GRPC", ports.first + 1), ("HTTP", ports.first + 500)):
+    for protocol, first in (("GRPC", ports.first + SINGLE_PORTS), ("HTTP", ports.first + 500)):
         own[f"RAY_SERVE_DIRECT_INGRESS_MIN_{protocol}_PORT"] = str(first)
         own[f"RAY_SERVE_DIRECT_INGRESS_MAX_{protocol}_PORT"] = str(first + 100)
     own |= {"RAY_TMPDIR": str(folder), "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "h" / "admin.sock")}
@@ -73,7 +80,6 @@ def test_the_serve_config_serves_a_world(config, tmp_path):
                 process.wait(60)
             finally:
                 end_leftovers(folder, process.pid, 20.0)  # it leads a session of its own
-                ports.close()
 
 
 def connected(address: str, process: subprocess.Popen[bytes], output: Path) -> RemoteSession:

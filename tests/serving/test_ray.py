@@ -16,8 +16,8 @@ from processes import descendants, listening_addresses
 from prometheus_client.parser import text_string_to_metric_families
 
 from simservice.client.session import RemoteSession, get_world, list_worlds
-from simservice.errors import ConfigError, CorruptCheckpoint, ModelRetired, PortInUse, UnknownWorld
-from simservice.serving.address import check_address, hold_ports
+from simservice.errors import ConfigError, CorruptCheckpoint, InternalError, ModelRetired, PortInUse, UnknownWorld
+from simservice.serving.address import SINGLE_PORTS, check_address, hold_ports
 from simservice.serving.haproxy_launcher import lead_strays, restrict
 from simservice.serving.local import LocalServer
 from simservice.serving.service import RayService
@@ -182,6 +182,17 @@ def test_two_services_on_a_machine_hold_different_ports():
     assert again.first != other.first
     other.close()
     again.close()
+
+
+def test_a_port_of_a_range_is_handed_out_once_and_only_while_nobody_listens_there():
+    held = hold_ports()
+    with socket.create_server(("127.0.0.1", held.first + 1)):
+        assert [held.take(), held.take()] == [held.first + 2, held.first + 3]
+    for _ in range(SINGLE_PORTS - 4):
+        held.take()
+    with pytest.raises(InternalError, match="all in use"):
+        held.take()
+    held.close()
 
 
 def test_listeners_without_an_address_get_one():
