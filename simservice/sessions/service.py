@@ -15,17 +15,14 @@ import asyncio
 import logging
 import secrets
 import weakref
-from collections.abc import Callable, Coroutine
-from dataclasses import replace
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from simservice.errors import (
     CapacityExhausted,
-    InternalError,
     InvalidInput,
     ModelRetired,
     SessionClosed,
@@ -34,9 +31,10 @@ from simservice.errors import (
     StoreUnavailable,
     UnknownSession,
 )
+from simservice.sessions.holdings import Holdings
 from simservice.sessions.lanes import Command, LaneEngine, Result
 from simservice.sessions.leases import MemoryLeases
-from simservice.sessions.quotas import ANYONE, QuotaKeeper, Tenant, hinted, own_key
+from simservice.sessions.quotas import ANYONE, QuotaKeeper, Tenant, own_key
 from simservice.sessions.recovery import revive, submit
 from simservice.sessions.session import Session
 from simservice.sessions.settings import SessionConfig, SessionStats
@@ -64,12 +62,11 @@ class SessionService:
         self.config = config or SessionConfig()
         self.quotas = quotas or QuotaKeeper(MemoryLeases())
         self._decode = decode
-        self._sessions: dict[str, Session] = {}
+        self.held = Holdings(engine, self.quotas, self.config)
+        self._stats = self.held.stats
+        self._lose, self._renew, self._settled = self.held.lose, self.held.renew, self.held.settled
+        self._install, self._remove, self._spawn = self.held.install, self.held.remove, self.held.spawn
         self._doors: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
-        self._background: set[asyncio.Task[None]] = set()
-        self._reaper: asyncio.Task[None] | None = None
-        self._earlier = asyncio.Event()  # a deadline came nearer than the reaper knows
-        self._stats = SessionStats()
         # A snapshot waits for replies_kept requests, and only one can wait.
         self._snapshot_interval = max(self.config.snapshot_every_steps, self.config.replies_kept + 1)
 
@@ -104,10 +101,10 @@ class SessionService:
             self.quotas.release(record.tenant, record.token)
             await self.store.delete(record.token, record.epoch)
             if isinstance(error, CapacityExhausted):
-                raise self._with_hint(error) from error
+                raise self.held.hinted(error) from error
             raise
         self._stats.opened += 1
-        return self._install(Session(record, lanes, {}, 0, record.epoch, 0.0))
+        return self._install(Session(record, lanes, {}, 0, record.epoch, 0.0, self._snapshot_interval))
 
     async def resume(self, token: str, tenant: Tenant = ANYONE) -> Session:
         """Takes a session over, from another replica or from another stream of this one, which may not go on then."""
@@ -118,11 +115,11 @@ class SessionService:
                 raise UnknownSession(token)  # to whom it does not belong it is not there
             if record.world != self.engine.spec.full_name:
                 raise ModelRetired(record.world, self.engine.spec.full_name)
-            local = self._sessions.get(token)
+            local = self.held.get(token)
             try:
                 return await (self._recover(token, None, tenant) if local is None else self._take_over(local, tenant))
             except CapacityExhausted as error:
-                raise self._with_hint(error) from error
+                raise self.held.hinted(error) from error
 
     async def apply(self, session: Session, sequence: int, command: Command, payload: bytes) -> Result:
         """Steps or resets the session's lanes: `sequence` is one more than the last, or a repeat of a kept one.
@@ -178,28 +175,15 @@ class SessionService:
 
     def detach(self, session: Session) -> None:
         """Tells that the session's stream broke: unless it is resumed here soon, its lanes are given up."""
-        if session.end is None:
-            session.detached = True
-            self._renew(session)
-            self._earlier.set()
+        self.held.detach(session)
 
     async def stop(self) -> None:
         """Frees all lanes after the requests under way; the sessions stay in the store for other replicas."""
-        if self._reaper is not None:
-            self._reaper.cancel()
-            await asyncio.wait([self._reaper])
-            self._reaper = None
-        for session in list(self._sessions.values()):
-            async with session.turn:
-                if session.end is None:
-                    self._remove(session, SessionClosed)
-        while self._background:
-            await asyncio.wait(self._background)
+        await self.held.stop()
 
     def stats(self) -> SessionStats:
         """The counters as they are now."""
-        lanes = sum(session.num_envs for session in list(self._sessions.values()))
-        return replace(self._stats, open=len(self._sessions), lanes=lanes)
+        return self.held.counted()
 
     # ---- one request -----------------------------------------------------------------------------------------------
 
@@ -248,14 +232,6 @@ class SessionService:
             await self._outcome(session, sequence, stepped, journaled)
         except SimserviceError as error:
             log.info("request %d of session %s failed after its stream had gone: %s", sequence, session.token, error)
-
-    async def _settled(self, session: Session) -> None:
-        """Waits for a request that lost its caller, then raises what ended the session, if anything did."""
-        if session.unsettled is not None:
-            await asyncio.wait([session.unsettled])
-            session.unsettled = None
-        if session.end is not None:
-            raise session.end()
 
     # ---- snapshots -------------------------------------------------------------------------------------------------
 
@@ -318,77 +294,3 @@ class SessionService:
         session.snapshot_due = recovery.snapshot_sequence + self._snapshot_interval
         self._stats.resumed += 1
         return session
-
-    def _install(self, session: Session) -> Session:
-        session.snapshot_due = session.snapshot_due or self._snapshot_interval
-        self._sessions[session.token] = session
-        self._renew(session)
-        if self._reaper is None:
-            self._reaper = asyncio.create_task(self._reap())
-        self._earlier.set()
-        return session
-
-    def _remove(self, session: Session, end: Callable[[], SimserviceError], *, release: bool = True) -> None:
-        """Ends this object's hold; its lanes go back, unless a successor has them."""
-        assert session.end is None
-        session.end = end
-        session.waiting_snapshot = None
-        if self._sessions.get(session.token) is session:
-            del self._sessions[session.token]
-        if release:
-            self.engine.release(session.lanes)
-            self.quotas.release(session.record.tenant, session.token)
-
-    def _with_hint(self, error: CapacityExhausted) -> CapacityExhausted:
-        return hinted(error, (session.deadline - _now() for session in self._sessions.values()))
-
-    def _lose(self, session: Session, error: BaseException) -> BaseException:
-        """Drops lanes that can no longer be trusted to be where the journal is; returns the error to raise."""
-        if session.end is None:
-            if isinstance(error, SessionFenced):
-                self._stats.fenced += 1
-            else:
-                self._stats.lost += 1
-            known = error if isinstance(error, SimserviceError) else InternalError(f"the session was dropped ({error})")
-            self._remove(session, partial(type(known).from_wire, str(known), known.details))
-        return error
-
-    # ---- idle sessions ---------------------------------------------------------------------------------------------
-
-    def _renew(self, session: Session) -> None:
-        ttl_s = self.config.detached_ttl_s if session.detached else self.config.idle_ttl_s
-        session.deadline = _now() + ttl_s
-
-    async def _reap(self) -> None:
-        """Ends idle sessions; sleeps until the next deadline, or until a nearer one is set."""
-        loop = asyncio.get_running_loop()
-        while True:
-            self._earlier.clear()
-            for session in [session for session in self._sessions.values() if session.deadline <= loop.time()]:
-                await self._expire(session)
-            deadline = min((session.deadline for session in self._sessions.values()), default=None)
-            alarm = None if deadline is None else loop.call_at(deadline, self._earlier.set)
-            try:
-                await self._earlier.wait()
-            finally:
-                if alarm is not None:
-                    alarm.cancel()
-
-    async def _expire(self, session: Session) -> None:
-        if session.turn.locked():  # in use after all
-            self._renew(session)
-            return
-        async with session.turn:
-            if session.end is None and session.deadline <= _now():
-                self._stats.expired += 1
-                self._remove(session, partial(UnknownSession, session.token))
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-        return task
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -84,7 +84,7 @@ async def _played(replica, store, action, count, rng):
             if rng.random() < 0.4:  # what comes is the first message, and the token may still be good
                 stream = Stream(service, "", ANYONE)
                 continue
-            for session in list(replica.service._sessions.values()):
+            for session in replica.service.held.all():
                 await replica.service.close(session)
             stream, token = await _opened(service, rng)
     return codes
