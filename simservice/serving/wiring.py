@@ -87,7 +87,7 @@ class Replica:
         self.engine = Engine(world, capacity=capacity, device=config.device, buckets=config.buckets)
         context_frames = config.max_context_frames if "context" in world.spec.capabilities else 0
         codec = CommandCodec(world.spec, context_frames)
-        self.metrics = ServingMetrics(world.spec.name)
+        self.metrics = ServingMetrics(world.spec.name, world.spec.version)
         timed = TimedStore(store, self.metrics.observe_journal_append)
         self.service = SessionService(
             self.engine, timed, decode=codec.stored_command, config=config.sessions, quotas=quotas
@@ -139,6 +139,9 @@ class Replica:
             lanes_capacity=engine.capacity,
             sessions_open=sessions.open,
             restores=sessions.resumed - sessions.adopted,
+            world_errors=engine.world_errors,
+            requests_waiting=engine.waiting,
+            episodes={"terminated": engine.episodes_terminated, "truncated": engine.episodes_truncated},
             batch_lanes=_distribution(engine.tick_lanes),
             tick_seconds=_distribution(engine.tick_seconds),
         )
