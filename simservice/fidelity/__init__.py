@@ -3,7 +3,18 @@
 Importing the room registers its metrics (see metric.py).
 """
 
-from simservice.fidelity import densities, distances, effects, exploitation, outcomes, ranking, signals, states, support
+from simservice.fidelity import (
+    densities,
+    distances,
+    effects,
+    exploitation,
+    outcomes,
+    pixels,
+    ranking,
+    signals,
+    states,
+    support,
+)
 
 __all__ = [
     "densities",
@@ -11,6 +22,7 @@ __all__ = [
     "effects",
     "exploitation",
     "outcomes",
+    "pixels",
     "ranking",
     "signals",
     "states",

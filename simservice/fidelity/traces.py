@@ -34,6 +34,7 @@ class Traces:
     uncertainty: Array | None = None  # (N, H): how little the world says it knows of a step; only its order counts
     success: Array | None = None  # (N,) bool: whether the task was judged done, by one judge for both sides
     pair: Array | None = None  # (N,) int: two windows of one number have one start and different actions
+    frames: Array | None = None  # (N, H + 1, height, width, colours) uint8, where the world has pictures
     returns: Mapping[str, Array] = field(default_factory=dict)  # (episodes,) undiscounted, by policy
     runs: Mapping[str, str] = field(default_factory=dict)  # the training run a policy came from, if not its own
     exploited: Array | None = None  # (episodes,) returns of the policy that was optimised inside the world
@@ -50,6 +51,8 @@ class Traces:
             array = getattr(self, name)
             if array is not None and array.shape != expected:
                 raise InvalidInput(name, f"must be (windows, steps) = {expected}, found {array.shape}")
+        if self.frames is not None and self.frames.shape[:2] != (windows, rows):
+            raise InvalidInput("frames", f"must be (windows, steps + 1, ...), found {self.frames.shape}")
         for name, rows in (("action", self.action), ("deviation", self.deviation)):
             if rows is not None and rows.shape[:2] != expected:
                 raise InvalidInput(name, f"must be (windows, steps, ...) = {expected}, found {rows.shape}")
@@ -108,6 +111,7 @@ PER_WINDOW = (
     "uncertainty",
     "success",
     "pair",
+    "frames",
 )
 
 

@@ -36,10 +36,17 @@ def traces(seed: int = 0, windows: int = 200, horizon: int = 100) -> Traces:
         termination_probability=((step == length[:, None] - 1) & (length < horizon)[:, None]).astype(float),
         success=generator.random(windows) < 0.5,
         pair=np.arange(windows) // 2,
+        frames=frames(generator, windows, horizon),
         returns={f"policy {number}": generator.normal(10 * number, 5, 10) for number in range(9)},
         exploited=generator.normal(90, 5, 50),
         return_range=(0, 100),
     )
+
+
+def frames(generator: np.random.Generator, windows: int, horizon: int) -> np.ndarray:
+    """Noise in two frames a window, and the second again and again: nobody looks at those."""
+    seen = generator.integers(0, 255, (windows, 2, 16, 16, 1)).astype(np.uint8)
+    return seen[:, np.minimum(np.arange(horizon + 1), 1)]
 
 
 def worse(real: Traces) -> Traces:
@@ -56,6 +63,7 @@ def worse(real: Traces) -> Traces:
         uncertainty=np.ones_like(real.uncertainty) * 2.0,
         termination_probability=np.full_like(real.reward, 0.5),
         success=np.ones_like(real.success),
+        frames=255 - real.frames,
         returns={
             name: real.returns[other] + 15 for name, other in zip(real.returns, reversed(real.returns), strict=True)
         },
