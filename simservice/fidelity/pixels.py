@@ -57,7 +57,7 @@ def _pooled(array: Array, lead: int) -> Array:
 def psnr(real: Array, imagined: Array) -> Array:
     """(N,) decibels of frames (N, height, width, colours) in bytes; more is closer."""
     error = np.mean((real.astype(np.float64) - imagined) ** 2, axis=(1, 2, 3))
-    return np.minimum(10.0 * np.log10(255.0**2 / np.maximum(error, 1e-12)), MOST_DECIBELS)
+    return np.asarray(np.minimum(10.0 * np.log10(255.0**2 / np.maximum(error, 1e-12)), MOST_DECIBELS))
 
 
 def ssim(real: Array, imagined: Array) -> Array:

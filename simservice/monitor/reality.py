@@ -12,7 +12,8 @@ import numpy as np
 from simservice.data.collect import RealStepCounter, collect_episodes
 from simservice.data.environments import close, make_environment, max_episode_steps
 from simservice.data.policies import Policy, epsilon_mixture, random_policy, sticky_policy
-from simservice.fidelity.traces import Traces, matrix
+from simservice.fidelity.pixels import seen
+from simservice.fidelity.traces import Traces
 from simservice.types import Array, Episode
 
 EPSILON = 0.3
@@ -125,7 +126,7 @@ def single_steps(episodes: Sequence[Episode], seed: int) -> list[Window]:
 
 def real_traces(episodes: Sequence[Episode], windows: Sequence[Window], horizon: int) -> Traces:
     """The windows as metrics look at them; rows after an episode's end repeat its last."""
-    states = [matrix(episode.observation, lead=1) for episode in episodes]
+    states = [seen(episode.observation, lead=1) for episode in episodes]
     steps = np.arange(horizon)
     length = np.array([len(episodes[window.episode]) - window.start for window in windows])
     valid = steps < length[:, None]  # (N, H)
