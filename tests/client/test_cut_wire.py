@@ -5,7 +5,7 @@ import threading
 import gymnasium as gym
 import numpy as np
 import pytest
-from cut_wire import CutWire
+from relay import Relay
 
 import simservice.client  # noqa: F401  (registers the environment)
 
@@ -14,7 +14,7 @@ STEPS = 150
 
 @pytest.fixture
 def wire(worlds):
-    wire = CutWire(worlds)
+    wire = Relay(worlds)
     yield wire
     wire.close()
 

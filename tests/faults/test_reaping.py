@@ -2,13 +2,12 @@
 
 import os
 import queue
-import socket
-import threading
 import time
 
 import grpc
 import pytest
 import redis
+from relay import Relay
 
 from simservice.protocol.v1 import service_pb2 as pb
 from simservice.protocol.v1.service_pb2_grpc import WorldServiceStub
@@ -20,47 +19,6 @@ from simservice.sessions.settings import SessionConfig
 SESSIONS = 500
 TTL_S = 3.0
 GRACE_S = 10.0
-
-
-class FrozenWire:
-    """A TCP relay that at some moment carries nothing more and closes nothing: a half-open connection."""
-
-    def __init__(self, target):
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        self._frozen = threading.Event()
-        self._ends = []
-        host, port = target.rsplit(":", 1)
-        self._target = (host, int(port))
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def freeze(self):
-        """From now on nothing arrives, in either direction."""
-        self._frozen.set()
-
-    def close(self):
-        """Ends all."""
-        for end in [self._listener, *self._ends]:
-            end.close()
-
-    def _accept(self):
-        try:
-            near, _ = self._listener.accept()
-        except OSError:
-            return
-        far = socket.create_connection(self._target)
-        self._ends += [near, far]
-        for source, sink in ((near, far), (far, near)):
-            threading.Thread(target=self._relay, args=(source, sink), daemon=True).start()
-
-    def _relay(self, source, sink):
-        try:
-            while data := source.recv(65536):
-                if self._frozen.is_set():
-                    return
-                sink.sendall(data)
-        except OSError:  # closed
-            return
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +73,7 @@ def test_five_hundred_idle_sessions_give_their_lanes_back(server):
 
 
 def test_five_hundred_sessions_behind_a_half_open_connection_give_their_lanes_back(server):
-    wire = FrozenWire(server.address)
+    wire = Relay(server.address)
     with grpc.insecure_channel(wire.address) as channel:
         streams = opened(WorldServiceStub(channel), SESSIONS)
         wire.freeze()

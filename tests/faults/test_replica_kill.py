@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import select
 import signal
-import socket
-import threading
 import urllib.request
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from relay import Relay
 
 from simservice.client.session import RemoteSession
 from simservice.serving.service import RayService
@@ -60,58 +57,10 @@ def undisturbed(ray_service: RayService) -> list[tuple[np.ndarray, ...]]:
     return rows
 
 
-class Wire:
-    """A TCP relay to an address whose connections can be cut."""
-
-    def __init__(self, address: str) -> None:
-        host, _, port = address.rpartition(":")
-        self._target = (host, int(port))
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._pairs: list[tuple[socket.socket, socket.socket]] = []
-        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def cut(self) -> None:
-        """Ends every connection that is open now; new ones are taken."""
-        pairs, self._pairs = self._pairs, []
-        for side in (side for pair in pairs for side in pair):
-            with contextlib.suppress(OSError):  # its relay has ended it already
-                side.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        """Takes no connection any more and ends those there are."""
-        self._listener.close()
-        self.cut()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:  # closed
-                return
-            pair = (near, socket.create_connection(self._target))
-            self._pairs.append(pair)
-            threading.Thread(target=self._relay, args=(pair,), daemon=True).start()
-
-    @staticmethod
-    def _relay(pair: tuple[socket.socket, socket.socket]) -> None:
-        with pair[0], pair[1]:
-            while True:
-                for side in select.select(pair, (), ())[0]:
-                    try:
-                        data = side.recv(1 << 16)
-                        (pair[1] if side is pair[0] else pair[0]).sendall(data)
-                    except OSError:
-                        return
-                    if not data:
-                        return
-
-
 @pytest.fixture
-def wire(ray_service: RayService) -> Iterator[Wire]:
-    relay = Wire(ray_service.address)
-    yield relay
-    relay.close()
+def wire(ray_service: RayService) -> Iterator[Relay]:
+    with Relay(ray_service.address) as relay:
+        yield relay
 
 
 def test_two_replicas_give_the_same_trajectory(ray_service, undisturbed):

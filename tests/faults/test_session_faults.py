@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from counter_history import CounterHistory
 from counter_lanes import CounterLanes, decode, encode
 from gymnasium.vector import AutoresetMode
-from history import History
 
 from simservice.errors import NeedsReset, SessionFenced, SimserviceError, StoreUnavailable
 from simservice.sessions.embedded import EmbeddedStore
@@ -44,7 +44,7 @@ class Client:
         self.mode = mode
         self.stores = [RedisStore(url, patience_s=patience_s) for _ in range(replicas)]
         self.services = [self.new_service(store) for store in self.stores]
-        self.history = History()
+        self.history = CounterHistory()
         self.session = self.holder = None
         self.sequence = 0
 
@@ -231,7 +231,7 @@ def test_a_replica_killed_in_the_middle_of_an_episode_is_followed_by_another(ser
         session = await service.resume(token)
         last = max(answers) if len(answers[max(answers)]) == 48 else max(answers) - 1
         assert session.last_sequence in (last, last + 1)
-        history = History()
+        history = CounterHistory()
         for sequence in range(1, last + 31):
             command = Step({"action": np.full(3, (sequence - 1) % 10)}) if sequence > 1 else Reset(seeds=np.arange(3))
             history.asked(sequence, command)
