@@ -83,6 +83,7 @@ class Connection:
         self._metadata = (*((("application", name),) if name else ()), *access.metadata)
         self._channel = _channel(self.address, access)
         self._stub: Any = WorldServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self._reached = False
 
     def wait(self, timeout_s: float) -> None:
         """Returns once somebody listens at the address; ServerUnavailable says why nobody does."""
@@ -109,8 +110,20 @@ class Connection:
         contract: world_pb.World = reply.world
         return contract
 
+    def report(self, request: pb.ReportRequest, timeout_s: float) -> pb.ReportReply:
+        """Hands real episodes in."""
+        reply: pb.ReportReply = self._unary(self._stub.Report, request, request.world, timeout_s)
+        return reply
+
+    def read_reports(self, request: pb.ReadReportsRequest, timeout_s: float) -> pb.ReadReportsReply:
+        """Reads what was handed in."""
+        reply: pb.ReadReportsReply = self._unary(self._stub.ReadReports, request, request.world, timeout_s)
+        return reply
+
     def _unary(self, call: Any, request: Any, world: str, timeout_s: float) -> Any:
-        self.wait(timeout_s)
+        if not self._reached:  # once: gRPC's own thread that waits with us may not be there when the channel is closed
+            self.wait(timeout_s)
+            self._reached = True
         try:
             return call(request, timeout=timeout_s, metadata=self._metadata)
         except grpc.RpcError as error:

@@ -1,4 +1,8 @@
-"""How a replica tells where its metrics are: one small file in the form that Prometheus' file_sd reads."""
+"""How a replica tells where its metrics are: one small file in the form that Prometheus' file_sd reads.
+
+Each replica of a world has a place on its machine, from 0 on, which a successor takes over. Series are labelled by it
+and not by the replica's id or port, so that restarts make no new ones.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from pathlib import Path
 
 from simservice.telemetry import Target
 
-PID_LABEL = "__simservice_pid"  # Prometheus drops labels that begin so
+HIDDEN = "__simservice_"  # Prometheus drops labels that begin with two underscores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,22 +23,42 @@ class Announcement:
 
     world: str
     version: str
-    replica: str
+    replica: str  # Ray Serve's id of it
     target: str  # host:port
     pid: int
+    place: int = -1  # given by write()
 
     def write(self, folder: Path) -> Path:
-        """Writes the file in one step, so that no reader sees half of it."""
-        labels = {"world": self.world, "version": self.version, "replica": self.replica, PID_LABEL: str(self.pid)}
-        path = folder / f"{self.replica}.json"
-        draft = path.with_suffix(".tmp")
-        draft.write_text(json.dumps([{"targets": [self.target], "labels": labels}]), encoding="utf-8")
-        return draft.rename(path)
+        """Takes the first place that no living replica of the world has; no reader sees half of the file."""
+        announced(folder)  # clears places of the dead
+        place = 0
+        while True:
+            path = folder / f"{self.world}-{place}.json"
+            draft = folder / f"{self.replica}.tmp"
+            draft.write_text(json.dumps([{"targets": [self.target], "labels": self._labels(place)}]), encoding="utf-8")
+            try:
+                os.link(draft, path)
+            except FileExistsError:
+                place += 1
+            else:
+                return path
+            finally:
+                draft.unlink()
+
+    def _labels(self, place: int) -> dict[str, str]:
+        host = self.target.rpartition(":")[0]
+        hidden = {"version": self.version, "replica": self.replica, "pid": str(self.pid)}
+        return {
+            "world": self.world,
+            "replica": str(place),
+            "instance": f"{host}/{self.world}/{place}",
+            **{HIDDEN + name: value for name, value in hidden.items()},
+        }
 
     @property
     def metrics(self) -> Target:
         """The replica's metrics page."""
-        return Target(url=f"http://{self.target}/metrics", world=self.world, replica=self.replica)
+        return Target(url=f"http://{self.target}/metrics", world=self.world, replica=str(self.place))
 
     @property
     def alive(self) -> bool:
@@ -53,8 +77,20 @@ def announced(folder: Path) -> list[Announcement]:
         if announcement.alive:
             found.append(announcement)
         else:
-            path.unlink(missing_ok=True)
+            _remove(path, announcement)
     return found
+
+
+def _remove(path: Path, dead: Announcement) -> None:
+    """Removes a dead replica's file, and not that of a successor who has taken its place meanwhile."""
+    aside = path.with_suffix(f".{os.getpid()}")
+    try:
+        path.rename(aside)
+    except FileNotFoundError:  # somebody else did
+        return
+    if json.loads(aside.read_text(encoding="utf-8"))[0]["labels"][HIDDEN + "pid"] != str(dead.pid):
+        os.link(aside, path)
+    aside.unlink()
 
 
 def _read(folder: Path) -> Iterator[tuple[Path, Announcement]]:
@@ -68,9 +104,10 @@ def _read(folder: Path) -> Iterator[tuple[Path, Announcement]]:
             path,
             Announcement(
                 world=labels["world"],
-                version=labels["version"],
-                replica=labels["replica"],
+                version=labels[HIDDEN + "version"],
+                replica=labels[HIDDEN + "replica"],
                 target=group["targets"][0],
-                pid=int(labels[PID_LABEL]),
+                pid=int(labels[HIDDEN + "pid"]),
+                place=int(labels["replica"]),
             ),
         )

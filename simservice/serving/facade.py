@@ -24,8 +24,10 @@ from simservice.protocol.v1 import world_pb2 as world_pb
 from simservice.protocol.v1.service_pb2_grpc import WorldServiceServicer
 from simservice.serving.commands import CommandCodec
 from simservice.serving.registration import refuse_unreadable
+from simservice.serving.reports import ReportDesk
 from simservice.serving.tenants import Tenants
 from simservice.sessions.quotas import StepBudget, Tenant
+from simservice.sessions.redis_reports import report_store
 from simservice.sessions.service import SessionService
 from simservice.sessions.session import Session
 from simservice.sessions.store import SessionStore
@@ -73,6 +75,7 @@ class WorldService(WorldServiceServicer):
         self.hosted = tuple(hosted)
         self.store = store
         self.tenants = tenants or Tenants()
+        self._reports = ReportDesk(report_store(store))
         self.messages: Mapping[str, world_pb.World] = {host.full_name: encode_world(host.contract) for host in hosted}
 
     # ---- the calls, as gRPC makes them -----------------------------------------------------------------------------
@@ -104,6 +107,32 @@ class WorldService(WorldServiceServicer):
             return pb.GetWorldReply()
         self._count("GetWorld", "OK", began)
         return pb.GetWorldReply(world=world)
+
+    async def Report(self, request: pb.ReportRequest, context: CallContext) -> pb.ReportReply:
+        """Keeps users' real episodes."""
+        began = perf_counter_ns()
+        try:
+            tenant = self.tenants.of(context.invocation_metadata())
+            refuse_unreadable(request)
+            reply = await self._reports.report(request, await self.host(request.world), tenant)
+        except Exception as error:  # turned into a status, and logged when it is not one of ours
+            self._end(context, error, "Report", began)
+            return pb.ReportReply()
+        self._count("Report", "OK", began)
+        return reply
+
+    async def ReadReports(self, request: pb.ReadReportsRequest, context: CallContext) -> pb.ReadReportsReply:
+        """Hands reported episodes to who may read them."""
+        began = perf_counter_ns()
+        try:
+            tenant = self.tenants.of(context.invocation_metadata())
+            refuse_unreadable(request)
+            reply = await self._reports.read(request, await self.host(request.world), tenant)
+        except Exception as error:  # turned into a status, and logged when it is not one of ours
+            self._end(context, error, "ReadReports", began)
+            return pb.ReadReportsReply()
+        self._count("ReadReports", "OK", began)
+        return reply
 
     async def Play(
         self, request_iterator: AsyncIterator[pb.PlayRequest], context: CallContext

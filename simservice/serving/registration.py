@@ -18,13 +18,19 @@ NAME = pb.DESCRIPTOR.services_by_name["WorldService"].full_name
 
 
 def add_world_service(servicer: Any, server: Any) -> None:
-    """Registers the three calls; named in Ray Serve's configuration as grpc_servicer_functions."""
+    """Registers the calls; named in Ray Serve's configuration as grpc_servicer_functions."""
     handlers = {
         "ListWorlds": grpc.unary_unary_rpc_method_handler(
             servicer.ListWorlds, _readable(pb.ListWorldsRequest), pb.ListWorldsReply.SerializeToString
         ),
         "GetWorld": grpc.unary_unary_rpc_method_handler(
             servicer.GetWorld, _readable(pb.GetWorldRequest), pb.GetWorldReply.SerializeToString
+        ),
+        "Report": grpc.unary_unary_rpc_method_handler(
+            servicer.Report, _readable(pb.ReportRequest), pb.ReportReply.SerializeToString
+        ),
+        "ReadReports": grpc.unary_unary_rpc_method_handler(
+            servicer.ReadReports, _readable(pb.ReadReportsRequest), pb.ReadReportsReply.SerializeToString
         ),
         # A stream's iterator raises DecodeError where the facade can answer it.
         "Play": grpc.stream_stream_rpc_method_handler(

@@ -73,6 +73,14 @@ class WorldReplica:
         """One world's contract."""
         return await self._facade.GetWorld(request, grpc_context)
 
+    async def Report(self, request: pb.ReportRequest, grpc_context: CallContext) -> pb.ReportReply:
+        """Keeps users' real episodes."""
+        return await self._facade.Report(request, grpc_context)
+
+    async def ReadReports(self, request: pb.ReadReportsRequest, grpc_context: CallContext) -> pb.ReadReportsReply:
+        """Hands reported episodes to who may read them."""
+        return await self._facade.ReadReports(request, grpc_context)
+
     async def Play(
         self, request_stream: AsyncIterator[pb.PlayRequest], grpc_context: CallContext
     ) -> AsyncIterator[pb.PlayReply]:

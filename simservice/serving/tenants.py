@@ -5,6 +5,7 @@
     sessions = 16                       # all quotas are over the whole fleet; one left out: no limit
     lanes = 1024
     steps_per_second = 50000
+    monitor = true                      # may read what all tenants report of reality; left out: only its own
 
 The same as JSON in a file that ends in .json. A file that changes is read again; one that has become unusable is
 reported in the log, and what was known before goes on.
@@ -37,6 +38,9 @@ MOST_TOKENS = 2
 OPERATOR = Tenant(name="operator", sessions=0, lanes=0)
 """The service itself, when it looks whether its worlds answer. It may list worlds and nothing else."""
 
+MONITOR = Tenant(name="monitor", sessions=8, lanes=512, monitor=True)
+"""The service's own monitor."""
+
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -61,23 +65,29 @@ class TenantEntry:
     sessions: int | None = None
     lanes: int | None = None
     steps_per_second: float | None = None
+    monitor: bool = False
 
 
 class Tenants:
     """The tenants of a service; without a file everybody is one anonymous tenant without limits."""
 
     def __init__(
-        self, path: str | Path | None = None, *, operator: str = "", now: Callable[[], float] = time.monotonic
+        self,
+        path: str | Path | None = None,
+        *,
+        operator: str = "",
+        monitor: str = "",
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.path = None if path is None else Path(path)
-        self._operator = ((operator, OPERATOR),) if operator else ()
+        self._own = tuple((known, who) for known, who in ((operator, OPERATOR), (monitor, MONITOR)) if known)
         self._now = now
         self._looked_at = now()
         self._stamp = (0, 0)
         self._known: tuple[tuple[str, Tenant], ...] = ()
         if self.path is not None:
             self._stamp = _stamp(self.path)
-            self._known = _read(self.path) + self._operator
+            self._known = _read(self.path) + self._own
 
     def of(self, metadata: Metadata | None) -> Tenant:
         """The tenant that a call comes from; Unauthenticated says what is wrong with its token."""
@@ -111,7 +121,7 @@ class Tenants:
             stamp = _stamp(self.path)
             if stamp != self._stamp:
                 self._stamp = stamp
-                self._known = _read(self.path) + self._operator
+                self._known = _read(self.path) + self._own
                 log.info("tenants read again from %s", self.path)
         except ConfigError as error:
             log.error("the tenants stay as they were: %s", error)
@@ -150,7 +160,7 @@ def _read(path: Path) -> tuple[tuple[str, Tenant], ...]:
 
 def _tenant(path: Path, name: str, table: Any) -> tuple[Tenant, tuple[str, ...]]:
     where = f"{path}: tenant {name!r}"
-    if not _NAME.fullmatch(name) or name == OPERATOR.name:
+    if not _NAME.fullmatch(name) or name in (OPERATOR.name, MONITOR.name):
         raise ConfigError(f"{where}: a name has 1 to 64 letters, digits, '.', '_' or '-'", key="tenants")
     if not isinstance(table, Mapping):
         raise ConfigError(f"{where} is no table", key="tenants")
@@ -163,5 +173,11 @@ def _tenant(path: Path, name: str, table: Any) -> tuple[Tenant, tuple[str, ...]]
         value = getattr(entry, quota)
         if value is not None and not 0 < value < 1e15:
             raise ConfigError(f"{where}: {quota} is {value}; take a number above 0, or leave it out", key=quota)
-    tenant = Tenant(name=name, sessions=entry.sessions, lanes=entry.lanes, steps_per_second=entry.steps_per_second)
+    tenant = Tenant(
+        name=name,
+        sessions=entry.sessions,
+        lanes=entry.lanes,
+        steps_per_second=entry.steps_per_second,
+        monitor=entry.monitor,
+    )
     return tenant, entry.tokens

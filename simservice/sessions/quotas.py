@@ -33,6 +33,7 @@ class Tenant:
     sessions: int | None = None
     lanes: int | None = None
     steps_per_second: float | None = None  # one step of one lane is one
+    monitor: bool = False  # may read what all tenants report of reality
 
     @property
     def limited(self) -> bool:

@@ -42,7 +42,7 @@ PREFIX = "simservice:"
 DEADLINES, CONTRACTS = f"{PREFIX}{{worlds}}:deadlines", f"{PREFIX}{{worlds}}:contracts"
 SCRIPTS = (
     *("open", "create", "claim", "retract", "snapshot", "touch", "delete", "announce", "worlds"),
-    *("lease", "lease_renew", "lease_release"),
+    *("lease", "lease_renew", "lease_release", "report", "reports"),
 )
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.01, 0.2  # between attempts to connect
 REFUSED = (  # what no patience heals

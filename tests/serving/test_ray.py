@@ -12,10 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import toy_reality
 from processes import descendants, listening_addresses
 from prometheus_client.parser import text_string_to_metric_families
 
+from simservice.client.reports import read_reports, report
 from simservice.client.session import RemoteSession, get_world, list_worlds
+from simservice.data.collect import collect_episodes
 from simservice.errors import ConfigError, CorruptCheckpoint, InternalError, ModelRetired, PortInUse, UnknownWorld
 from simservice.serving.address import SINGLE_PORTS, check_address, hold_ports
 from simservice.serving.haproxy_launcher import lead_strays, restrict
@@ -66,6 +69,16 @@ def test_one_scrape_shows_every_replica_and_both_have_sessions(ray_service):
     for session in sessions:
         session.close()
     assert sum(scraped(ray_service, "simservice_lanes_in_use").values()) == 0
+
+
+def test_real_episodes_are_reported_through_haproxy_and_read_at_any_replica(ray_service):
+    with toy_reality.registered() as env_id:
+        episodes = collect_episodes(env_id, episodes=3, seed=0, policy="random")
+    assert report(ray_service.address, "noisy", episodes).accepted == 3
+    assert report(ray_service.address, "noisy", episodes).repeated == 3
+    contract = get_world(ray_service.address, "noisy")
+    for _ in range(4):  # HAProxy takes turns
+        assert len(read_reports(ray_service.address, contract)[0]) == 3
 
 
 def test_worlds_come_change_version_grow_and_go_while_others_are_served(ray_service, save_toy: Callable[..., Path]):

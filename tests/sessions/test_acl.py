@@ -10,7 +10,9 @@ import redis
 from simservice.errors import StoreUnavailable
 from simservice.sessions.embedded import EmbeddedStore
 from simservice.sessions.redis_leases import RedisLeases
+from simservice.sessions.redis_reports import RedisReports
 from simservice.sessions.redis_store import RedisStore
+from simservice.sessions.reports import ReportConfig
 from simservice.sessions.store import SessionRecord
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -55,6 +57,10 @@ def test_the_services_user_can_do_all_that_the_service_does(url):
             assert not (await leases.lease("lab", "b", "me", 2, (1, None), 10)).granted
             assert await leases.renew("lab", "me", {"a": 2}, 10) == 2
             await leases.release("lab", "a", "me")
+            reports = RedisReports(store, ReportConfig(most_episodes=1))
+            assert await reports.add("toy", "lab", b"first", b"payload")
+            assert await reports.add("toy", "lab", b"second", b"payload")
+            assert len((await reports.read("toy", 0, 8, 1000, None))[0]) == 1
             await store.delete(TOKEN, 3)
         finally:
             await store.close()

@@ -226,3 +226,66 @@ class Error(_message.Message):
     details: _containers.ScalarMap[str, str]
     recoverable: bool
     def __init__(self, code: _Optional[int] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., details: _Optional[_Mapping[str, str]] = ..., recoverable: _Optional[bool] = ...) -> None: ...
+
+class ReportRequest(_message.Message):
+    __slots__ = ("world", "episodes")
+    WORLD_FIELD_NUMBER: _ClassVar[int]
+    EPISODES_FIELD_NUMBER: _ClassVar[int]
+    world: str
+    episodes: _containers.RepeatedCompositeFieldContainer[RealEpisode]
+    def __init__(self, world: _Optional[str] = ..., episodes: _Optional[_Iterable[_Union[RealEpisode, _Mapping]]] = ...) -> None: ...
+
+class RealEpisode(_message.Message):
+    __slots__ = ("id", "steps", "observation", "action", "rewards", "terminated", "truncated", "policy", "environment_version")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    OBSERVATION_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    REWARDS_FIELD_NUMBER: _ClassVar[int]
+    TERMINATED_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATED_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    ENVIRONMENT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    id: bytes
+    steps: int
+    observation: Values
+    action: Values
+    rewards: bytes
+    terminated: bool
+    truncated: bool
+    policy: str
+    environment_version: str
+    def __init__(self, id: _Optional[bytes] = ..., steps: _Optional[int] = ..., observation: _Optional[_Union[Values, _Mapping]] = ..., action: _Optional[_Union[Values, _Mapping]] = ..., rewards: _Optional[bytes] = ..., terminated: _Optional[bool] = ..., truncated: _Optional[bool] = ..., policy: _Optional[str] = ..., environment_version: _Optional[str] = ...) -> None: ...
+
+class ReportReply(_message.Message):
+    __slots__ = ("accepted", "repeated")
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    REPEATED_FIELD_NUMBER: _ClassVar[int]
+    accepted: int
+    repeated: int
+    def __init__(self, accepted: _Optional[int] = ..., repeated: _Optional[int] = ...) -> None: ...
+
+class ReadReportsRequest(_message.Message):
+    __slots__ = ("world", "after", "limit")
+    WORLD_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    world: str
+    after: int
+    limit: int
+    def __init__(self, world: _Optional[str] = ..., after: _Optional[int] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class ReadReportsReply(_message.Message):
+    __slots__ = ("reports", "last")
+    class Report(_message.Message):
+        __slots__ = ("reporter", "episode")
+        REPORTER_FIELD_NUMBER: _ClassVar[int]
+        EPISODE_FIELD_NUMBER: _ClassVar[int]
+        reporter: str
+        episode: RealEpisode
+        def __init__(self, reporter: _Optional[str] = ..., episode: _Optional[_Union[RealEpisode, _Mapping]] = ...) -> None: ...
+    REPORTS_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    reports: _containers.RepeatedCompositeFieldContainer[ReadReportsReply.Report]
+    last: int
+    def __init__(self, reports: _Optional[_Iterable[_Union[ReadReportsReply.Report, _Mapping]]] = ..., last: _Optional[int] = ...) -> None: ...

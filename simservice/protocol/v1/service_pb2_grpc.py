@@ -49,6 +49,16 @@ class WorldServiceStub:
                 request_serializer=simservice_dot_protocol_dot_v1_dot_service__pb2.PlayRequest.SerializeToString,
                 response_deserializer=simservice_dot_protocol_dot_v1_dot_service__pb2.PlayReply.FromString,
                 _registered_method=True)
+        self.Report = channel.unary_unary(
+                '/simservice.protocol.v1.WorldService/Report',
+                request_serializer=simservice_dot_protocol_dot_v1_dot_service__pb2.ReportRequest.SerializeToString,
+                response_deserializer=simservice_dot_protocol_dot_v1_dot_service__pb2.ReportReply.FromString,
+                _registered_method=True)
+        self.ReadReports = channel.unary_unary(
+                '/simservice.protocol.v1.WorldService/ReadReports',
+                request_serializer=simservice_dot_protocol_dot_v1_dot_service__pb2.ReadReportsRequest.SerializeToString,
+                response_deserializer=simservice_dot_protocol_dot_v1_dot_service__pb2.ReadReportsReply.FromString,
+                _registered_method=True)
 
 
 class WorldServiceServicer:
@@ -85,6 +95,22 @@ class WorldServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Report(self, request, context):
+        """Takes whole episodes of the real environment, to be held against the world and against the probes of the service's
+        own monitor. They corroborate and never alarm alone, for who reports chooses what is reported; they train nothing.
+        All of a request or nothing is kept, and repeating it changes nothing. What is kept is bounded a tenant.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadReports(self, request, context):
+        """Reads what was reported: one's own, or as the service's monitor everybody's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorldServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -102,6 +128,16 @@ def add_WorldServiceServicer_to_server(servicer, server):
                     servicer.Play,
                     request_deserializer=simservice_dot_protocol_dot_v1_dot_service__pb2.PlayRequest.FromString,
                     response_serializer=simservice_dot_protocol_dot_v1_dot_service__pb2.PlayReply.SerializeToString,
+            ),
+            'Report': grpc.unary_unary_rpc_method_handler(
+                    servicer.Report,
+                    request_deserializer=simservice_dot_protocol_dot_v1_dot_service__pb2.ReportRequest.FromString,
+                    response_serializer=simservice_dot_protocol_dot_v1_dot_service__pb2.ReportReply.SerializeToString,
+            ),
+            'ReadReports': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadReports,
+                    request_deserializer=simservice_dot_protocol_dot_v1_dot_service__pb2.ReadReportsRequest.FromString,
+                    response_serializer=simservice_dot_protocol_dot_v1_dot_service__pb2.ReadReportsReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -185,6 +221,60 @@ class WorldService:
             '/simservice.protocol.v1.WorldService/Play',
             simservice_dot_protocol_dot_v1_dot_service__pb2.PlayRequest.SerializeToString,
             simservice_dot_protocol_dot_v1_dot_service__pb2.PlayReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Report(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/simservice.protocol.v1.WorldService/Report',
+            simservice_dot_protocol_dot_v1_dot_service__pb2.ReportRequest.SerializeToString,
+            simservice_dot_protocol_dot_v1_dot_service__pb2.ReportReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadReports(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/simservice.protocol.v1.WorldService/ReadReports',
+            simservice_dot_protocol_dot_v1_dot_service__pb2.ReadReportsRequest.SerializeToString,
+            simservice_dot_protocol_dot_v1_dot_service__pb2.ReadReportsReply.FromString,
             options,
             channel_credentials,
             insecure,
