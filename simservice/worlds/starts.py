@@ -1,9 +1,10 @@
 """Starts for families of vectors: new ones drawn around the recorded resets, along the directions in which those vary.
 
 A start is a recorded row plus normal multiples of the differences to its nearest rows, reflected into the recorded
-range. So columns that never vary stay constant, related columns stay related, whole numbers stay as recorded, and
-almost no draw repeats the data. From 130 resets, a classifier tells new starts from fresh resets with an AUC of .57
-(CartPole) and .64 (Pendulum, nearest neighbours); a bootstrap had .85 and .74, one kernel for all rows .57 and .77.
+range; the cosine and sine of an angle are turned together. So columns that never vary stay constant, related columns
+stay related, whole numbers stay as recorded, and almost no draw repeats the data. A classifier (nearest neighbours)
+tells new starts from fresh resets with an AUC of .58 to .59 from 130 resets, of .59 to .63 from 50 (CartPole, Pendulum,
+Acrobot, MountainCar); a bootstrap has .70 to .74 and .89 to .91.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from simservice.types import Episode
+from simservice.worlds.circles import partners
 from simservice.worlds.codec import Codec
 from simservice.worlds.world import Draw, Tensors
 
@@ -33,6 +35,8 @@ class Starts(nn.Module):
     low: Tensor  # (width,) float32
     high: Tensor
     smooth: Tensor  # (width,) float32: 1 where a feature may be shifted
+    partner: Tensor  # (width,) int64, see circles.partners
+    side: Tensor  # (width,) float32: -1 for a cosine, 1 for a sine, 0 for all else
 
     def __init__(self, codec: Codec) -> None:
         super().__init__()
@@ -58,12 +62,25 @@ class Starts(nn.Module):
         base = self.rows[row]
         nearest = self.rows[self.neighbours[row]]  # (B, NEIGHBOURS, width)
         shift = draws["start_shift"] * _SPREAD
-        start = base
+        start, turn, across = base, torch.zeros_like(base), base[:, self.partner]
         for i in range(NEIGHBOURS):  # one after another: a sum's order of addition may depend on the batch
-            start = start + shift[:, i : i + 1] * ((nearest[:, i] - base) * self.smooth)
+            near = nearest[:, i]
+            start = start + shift[:, i : i + 1] * ((near - base) * self.smooth)
+            turn = turn + shift[:, i : i + 1] * (across * near - base * near[:, self.partner])  # sine of the angle
         start = torch.where(start > self.high, 2 * self.high - start, start)
         start = torch.where(start < self.low, 2 * self.low - start, start)
-        return torch.minimum(torch.maximum(start, self.low), self.high)
+        start = torch.minimum(torch.maximum(start, self.low), self.high)
+        return torch.where(self.side == 0, start, self._turned(base, across, turn * self.side))
+
+    def _turned(self, base: Tensor, across: Tensor, turn: Tensor) -> Tensor:
+        """Pairs turned on their circles by about `turn`; the other way, or not at all, where no row was seen."""
+        tangent, across = turn / 2, across * self.side  # of half the angle: rational, and so the same everywhere
+        square = tangent * tangent
+        one, other = (1 - square) * base, 2 * tangent * across
+        for turned in ((one + other) / (1 + square), (one - other) / (1 + square)):
+            outside = (turned < self.low) | (turned > self.high)
+            base = torch.where(outside | outside[:, self.partner], base, turned)
+        return base
 
     def tensors(self) -> Tensors:
         """What starts.safetensors holds: the rows; the rest follows from them."""
@@ -95,4 +112,12 @@ class Starts(nn.Module):
             distance = torch.cdist(scaled[block], scaled, compute_mode="donot_use_mm_for_euclid_dist")
             distance[torch.arange(distance.shape[0]), torch.arange(block.start, block.stop)] = torch.inf
             neighbours[block, :near] = distance.topk(near, largest=False).indices
-        return {"rows": rows.clone(), "neighbours": neighbours, "low": rows.amin(0), "high": rows.amax(0)}
+        partner, own = partners(rows, self.smooth), torch.arange(rows.shape[1])
+        return {
+            "rows": rows.clone(),
+            "neighbours": neighbours,
+            "low": rows.amin(0),
+            "high": rows.amax(0),
+            "partner": partner,
+            "side": (own > partner).float() - (own < partner).float(),
+        }

@@ -153,6 +153,15 @@ def test_states_stay_within_a_multiple_of_the_datas_range(cart):
     assert out.aux["clipped"].any()
 
 
+def test_angles_stay_on_their_circle():
+    world = fitted("ensemble", PENDULUM, episodes(PENDULUM, steps=300), updates=5, overrides=SMALL)
+    state = begin(world, torch.arange(16))
+    for time in range(200):
+        draws = lane_draws(world.draws["step"], torch.arange(16), torch.full((16,), time), "step")
+        state, _ = world.step(state, {"action": torch.full((16, 1), 2.0)}, draws)
+    assert torch.allclose(state["features"][:, :2].norm(dim=1), torch.ones(16), atol=1e-6)
+
+
 def test_a_lane_grounded_out_of_range_is_not_thrown_back(cart):
     far = torch.zeros(16, 4)
     far[:, 0] = cart.high[0] + 1.0

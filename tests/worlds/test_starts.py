@@ -44,11 +44,24 @@ def test_draws_are_new_inside_the_data_and_unlike_a_bootstrap():
     assert (new >= torch.from_numpy(data.min(0))).all() and (new <= torch.from_numpy(data.max(0))).all()
 
 
-def test_draws_can_hardly_be_told_from_fresh_resets():
+def pendulum_starts(count, seed=0):
+    chance = np.random.default_rng(seed)
+    angle, speed = chance.uniform(-np.pi, np.pi, count), chance.uniform(-1, 1, count)
+    return np.stack([np.cos(angle), np.sin(angle), speed], 1).astype(np.float32)
+
+
+def acrobot_starts(count, seed=0):
+    one, other, *speeds = np.random.default_rng(seed).uniform(-0.1, 0.1, (4, count))
+    return np.stack([np.cos(one), np.sin(one), np.cos(other), np.sin(other), *speeds], 1).astype(np.float32)
+
+
+@pytest.mark.parametrize("resets", [cart_pole_starts, pendulum_starts, acrobot_starts])
+def test_draws_can_hardly_be_told_from_fresh_resets(resets):
     """Classifier two-sample test by nearest neighbours: the area under the curve stays near one half."""
-    new = drawn(fitted(BOX, [{"o": row} for row in cart_pole_starts(130)]), 1000).numpy()
-    real = cart_pole_starts(1000, seed=1)
-    rows, labels = np.concatenate([new, real]), np.repeat([0, 1], 1000)
+    data, real = resets(130), resets(1000, seed=1)
+    space = spaces.Box(-np.inf, np.inf, data.shape[1:], np.float32)
+    new = drawn(fitted(space, [{"o": row} for row in data]), 1000).numpy()
+    rows, labels = np.concatenate([new, real]) / real.std(0), np.repeat([0, 1], 1000)
     order = np.random.default_rng(2).permutation(2000)
     rows, labels = rows[order], labels[order]
     near = torch.cdist(torch.from_numpy(rows[1000:]), torch.from_numpy(rows[:1000])).topk(15, largest=False).indices
@@ -59,12 +72,22 @@ def test_draws_can_hardly_be_told_from_fresh_resets():
 
 
 def test_constant_columns_stay_constant_and_related_ones_related():
-    angle = np.random.default_rng(0).uniform(-np.pi, np.pi, 200)
-    data = np.stack([np.cos(angle), np.sin(angle), np.full(200, 7.0), np.zeros(200)], 1).astype(np.float32)
+    place = np.random.default_rng(0).uniform(-1, 1, 200)
+    data = np.stack([place, place**2, np.full(200, 7.0), np.zeros(200)], 1).astype(np.float32)
     new = drawn(fitted(BOX, [{"o": row} for row in data]), 500)
     assert (new[:, 2] == 7).all() and (new[:, 3] == 0).all()
-    radius = new[:, :2].norm(dim=1)
-    assert ((radius - 1).abs() < 0.05).float().mean() > 0.95
+    assert ((new[:, 1] - new[:, 0] ** 2).abs() < 0.05).float().mean() > 0.95
+
+
+@pytest.mark.parametrize("count", [3, 13, 200])
+def test_angles_start_on_their_circle_and_where_angles_were_recorded(count):
+    data = acrobot_starts(count)
+    new = drawn(fitted(spaces.Box(-9, 9, (6,), np.float32), [{"o": row} for row in data]), 500)
+    for first in (0, 2):
+        assert torch.allclose(new[:, first : first + 2].norm(dim=1), torch.ones(500), atol=1e-6)
+        assert (
+            new[:, first + 1].min() >= data[:, first + 1].min() and new[:, first + 1].max() <= data[:, first + 1].max()
+        )
 
 
 def test_whole_numbers_are_drawn_as_recorded_with_floats_of_their_kind():
