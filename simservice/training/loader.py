@@ -15,6 +15,7 @@ from simservice.types import Array, Episode
 from simservice.worlds.world import Batch, Phase, Tensors
 
 HELD_OUT_SHARE = 0.1
+_ENOUGH_EPISODES = 8  # of so many, two are held out at least: one alone says nothing about how episodes differ
 _TOO_LARGE_SHARE = 0.25  # one episode that is more of the data than this is held out only if there is no other
 
 
@@ -33,10 +34,11 @@ def split(episodes: Sequence[Episode], share: float = HELD_OUT_SHARE) -> tuple[l
     order = sorted(
         range(len(episodes)), key=lambda i: (len(episodes[i]) > _TOO_LARGE_SHARE * total, _digest(episodes[i]))
     )
+    least = 2 if len(episodes) >= _ENOUGH_EPISODES else 1
     held: set[int] = set()
     steps = 0
     for i in order[:-1]:
-        if steps >= share * total:
+        if steps >= share * total and len(held) >= least:
             break
         held.add(i)
         steps += len(episodes[i])

@@ -102,7 +102,7 @@ def test_a_world_is_not_tested_on_what_it_was_trained_on():
         action_space=world.spec.action_space,
         hash="abc",
     )
-    assert evaluate_on(world, Provenance(dataset_hash="abc"), dataset).episodes == 1
+    assert evaluate_on(world, Provenance(dataset_hash="abc"), dataset).episodes == 2
     assert evaluate_on(world, Provenance(dataset_hash="xyz"), dataset).episodes == 5
 
 

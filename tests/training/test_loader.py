@@ -67,6 +67,10 @@ def test_a_single_episode_is_cut_in_time():
     assert training[0].observation["observation"][-1] == held_out[0].observation["observation"][0]
 
 
+def test_two_of_a_few_long_episodes_are_held_out():
+    assert [len(split([episode(i, 500) for i in range(count)])[1]) for count in (2, 7, 8, 10)] == [1, 1, 2, 2]
+
+
 def test_too_little_data_to_split_is_said():
     with pytest.raises(InvalidInput, match="1 steps cannot be split"):
         split([episode(0, 1)])

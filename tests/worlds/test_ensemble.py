@@ -9,6 +9,7 @@ from gymnasium import spaces
 from world_fitting import CART_POLE, PENDULUM, begin, episodes, fitted, spec
 
 from simservice.errors import ConfigError, InvalidInput, UnsupportedSpace
+from simservice.types import Episode
 from simservice.worlds import registry
 from simservice.worlds.noise import lane_draws
 
@@ -151,6 +152,33 @@ def test_states_stay_within_a_multiple_of_the_datas_range(cart):
     features = state["features"]
     assert (features >= cart.low).all() and (features <= cart.high).all()
     assert out.aux["clipped"].any()
+
+
+def crashing(count=40):
+    """Episodes that drift away at a reward of up to 1 a step and crash at -100."""
+    chance, found = np.random.default_rng(0), []
+    for _ in range(count):
+        acted = chance.integers(2, size=12)
+        seen = np.cumsum(
+            np.concatenate([chance.normal(0, 0.1, (1, 4)), chance.normal(acted[:, None], 0.1, (12, 4))]), 0
+        )
+        reward = np.concatenate([chance.uniform(0, 1, 11) + acted[:11], [-100.0]])
+        found.append(Episode({"observation": seen.astype(np.float32)}, {"action": acted}, reward, True, False))
+    return found
+
+
+@pytest.mark.parametrize("action", [0, 1])
+def test_rewards_and_states_far_from_the_data_stay_within_a_multiple_of_their_range(action):
+    data = crashing()
+    world = fitted("ensemble", CART_POLE, data, updates=200, overrides=SMALL)
+    state = {"features": torch.full((64, 4), 1e3) * torch.randn(64, 4), "member": torch.arange(64) % 3}
+    world.low.fill_(-1e6), world.high.fill_(1e6)
+    _, out = advance(world, state, action=action)
+    ended = out.terminated
+    low, high = min(e.reward[:-1].min() for e in data), max(e.reward[:-1].max() for e in data)
+    room = (high - low) / 4 + 1e-6
+    assert (out.reward[~ended] >= low - room).all() and (out.reward[~ended] <= high + room).all()
+    assert (out.reward >= -100 - (high + 100) / 4 - 1e-4).all() and (out.reward <= high + (high + 100) / 4 + 1e-4).all()
 
 
 def test_angles_stay_on_their_circle():

@@ -45,6 +45,7 @@ class EnsembleConfig:
     range_factor: float = (
         5.0  # states stay within this multiple of the data's range; below 3 real episodes were cut off
     )
+    reward_range_factor: float = 1.5  # rewards stay within this multiple of the data's range
     positive_weight_limit: float = 20.0  # terminals are weighted up to this in training, and down again after it
     updates: int = 4000
     rows_per_member: int = 128
@@ -62,8 +63,8 @@ class EnsembleConfig:
             raise ValueError("log_variance_low must be below log_variance_high")
         if self.ridge <= 0:
             raise ValueError("ridge must be above 0")
-        if self.range_factor < 1 or self.positive_weight_limit < 1:
-            raise ValueError("range_factor and positive_weight_limit must be 1 or more")
+        if min(self.range_factor, self.reward_range_factor, self.positive_weight_limit) < 1:
+            raise ValueError("range_factor, reward_range_factor and positive_weight_limit must be 1 or more")
         if min(self.updates, self.rows_per_member, self.evaluate_every) < 1:
             raise ValueError("updates, rows_per_member and evaluate_every must be 1 or more")
 
@@ -83,6 +84,8 @@ class Ensemble(World):
     change_scale: Tensor  # (width,) spread of what the linear part leaves over; zero where nothing is left
     reward_mean: Tensor  # ()
     reward_scale: Tensor  # () zero where the reward never varies
+    reward_low: Tensor  # (2,) of steps after which the episode goes on, and of those that end it
+    reward_high: Tensor
     low: Tensor
     high: Tensor
     termination_weight: Tensor  # () of terminals in the loss
@@ -116,6 +119,8 @@ class Ensemble(World):
         self.register_buffer("change_scale", torch.ones(width))
         self.register_buffer("low", torch.full((width,), -torch.inf))
         self.register_buffer("high", torch.full((width,), torch.inf))
+        self.register_buffer("reward_low", torch.full((2,), -torch.inf))
+        self.register_buffer("reward_high", torch.full((2,), torch.inf))
         for name in ("reward_mean", "termination_shift"):
             self.register_buffer(name, torch.zeros(()))
         for name in ("reward_scale", "termination_weight"):
@@ -162,9 +167,10 @@ class Ensemble(World):
         said = self._judge(self._normalised("observation", after), inputs)
         probability = self._termination_probability(said)
         terminated = probability > draws["termination"]
-        reward = torch.where(terminated, said[-1, :, 2], said[-1, :, 1])
+        rewards = self.reward_mean + said[-1, :, 1:3] * self.reward_scale
+        rewards = torch.clamp(rewards, self.reward_low, self.reward_high)
         out = StepOut(
-            reward=self.reward_mean + reward * self.reward_scale,
+            reward=torch.where(terminated, rewards[:, 1], rewards[:, 0]),
             terminated=terminated,
             termination_probability=probability,
             uncertainty=self._disagreement(predicted),
@@ -219,6 +225,7 @@ class Ensemble(World):
         room = (self.config.range_factor - 1) / 2 * (high - low)
         self.low.copy_(torch.maximum(low - room, self._bound("low")))
         self.high.copy_(torch.minimum(high + room, self._bound("high")))
+        self._fit_reward_range(episodes)
         terminals = sum(episode.terminated for episode in episodes)
         others = sum(len(episode) for episode in episodes) - terminals
         weight = min(self.config.positive_weight_limit, max(1.0, others / max(terminals, 1)))
@@ -253,6 +260,15 @@ class Ensemble(World):
                 limit = np.zeros(part.end - part.start) if name == "low" else np.ones(part.end - part.start)
             parts.append(torch.from_numpy(np.asarray(limit, dtype=np.float32).reshape(-1)))
         return torch.cat(parts).to(self.low.device)
+
+    def _fit_reward_range(self, episodes: Sequence[Episode]) -> None:
+        """Apart for steps that end an episode: a crash costs what no other step does."""
+        every = np.concatenate([episode.reward for episode in episodes])
+        going_on = np.concatenate([e.reward[: len(e) - e.terminated] for e in episodes])
+        for column, rewards in enumerate((going_on if len(going_on) else every, every)):
+            room = (self.config.reward_range_factor - 1) / 2 * np.ptp(rewards)
+            self.reward_low[column] = float(rewards.min() - room)
+            self.reward_high[column] = float(rewards.max() + room)
 
     def _fit_scale(self, name: str, rows: Tensor) -> None:
         mean, deviation = rows.double().mean(0), rows.double().std(0, unbiased=False)
