@@ -10,13 +10,16 @@
     ├── UnknownEnvironment      NOT_FOUND            no such Gymnasium id
     ├── MissingDataset          NOT_FOUND            no such dataset
     ├── UnknownSession          NOT_FOUND            no session with this token
+    ├── UnknownPoint            NOT_FOUND            no such saved point in the session
     ├── SessionClosed           FAILED_PRECONDITION  the session was closed; open a new one
     ├── SequenceGap             FAILED_PRECONDITION  a request came out of order
     ├── NeedsReset              FAILED_PRECONDITION  a lane was stepped that must be reset first
     ├── ModelRetired            FAILED_PRECONDITION  the session's world version is no longer served
+    ├── SessionQuarantined      FAILED_PRECONDITION  bringing the session back ended one process after another
     ├── SessionFenced           ABORTED              another replica or stream took the session over
     ├── CapacityExhausted       RESOURCE_EXHAUSTED   no lanes left
     ├── QuotaExceeded           RESOURCE_EXHAUSTED   the tenant has used what it may use
+    ├── PointsExhausted         RESOURCE_EXHAUSTED   the session holds all the saved points it may
     ├── RealStepBudgetExceeded  RESOURCE_EXHAUSTED   more real steps were asked for than the budget allows
     ├── CorruptCheckpoint       DATA_LOSS            a world's folder is damaged or not a world
     ├── StoreUnavailable        UNAVAILABLE          the session store cannot be reached
@@ -156,6 +159,16 @@ class UnknownSession(SimserviceError):
         )
 
 
+class UnknownPoint(SimserviceError):
+    code, reason, recoverable = "NOT_FOUND", "UNKNOWN_POINT", True
+
+    def __init__(self, point: int) -> None:
+        super().__init__(
+            f"no point {point} is saved in this session; restore one that save() gave and forget() did not get",
+            point=str(point),
+        )
+
+
 class SessionClosed(SimserviceError):
     code, reason = "FAILED_PRECONDITION", "SESSION_CLOSED"
 
@@ -194,6 +207,18 @@ class ModelRetired(SimserviceError):
             "session to go on in the new version",
             wanted=wanted,
             served=served,
+        )
+
+
+class SessionQuarantined(SimserviceError):
+    code, reason = "FAILED_PRECONDITION", "QUARANTINED"
+
+    def __init__(self, token: str, claims: int) -> None:
+        super().__init__(
+            f"session {token[:8]}… is not brought back any more: {claims} attempts in a row did not come to an end, so "
+            "one of its requests may end the process that does it; open a new session, and report what it did last",
+            session=token[:32],
+            claims=str(claims),
         )
 
 
@@ -236,6 +261,20 @@ class QuotaExceeded(SimserviceError):
             active=str(active),
             limit=str(limit),
             **hint,
+        )
+
+
+class PointsExhausted(SimserviceError):
+    code, reason, recoverable = "RESOURCE_EXHAUSTED", "POINTS", True
+
+    def __init__(self, limit: str, *, asked: int, active: int, most: int) -> None:
+        super().__init__(
+            f"a session may keep {most} {limit} of saved points; it has {active}, and this save needs {asked} more; "
+            "forget() points first (one that was restored lately counts for a few requests more)",
+            limit=str(most),
+            active=str(active),
+            asked=str(asked),
+            quota=limit,
         )
 
 

@@ -9,7 +9,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
 from simservice.errors import CapacityExhausted, InternalError, NeedsReset
-from simservice.sessions.lanes import Reset, Step
+from simservice.sessions.lanes import Forget, Fork, Reset, Restore, Save, Step
 from simservice.types import ResetResult, StepResult, WorldSpec
 
 MODULUS = 1_000_003
@@ -87,6 +87,14 @@ class CounterLanes:
     def restore(self, lanes, snapshot):
         return self._hand_in(lambda: self._restore(lanes, snapshot))
 
+    def copy(self, source, target, seeds):
+        return self._hand_in(lambda: self._copy(source, target, seeds))
+
+    def look(self, lanes):
+        return self._hand_in(
+            lambda: {"observation": np.where(self.rows["ended"][lanes] == 2, 0, self.rows["value"][lanes])[:, None]}
+        )
+
     def let_go(self):
         """Does all the work that was held."""
         self.held = False
@@ -154,11 +162,24 @@ class CounterLanes:
         for name, row in zip(FIELDS, np.frombuffer(snapshot, np.int64).reshape(len(FIELDS), -1), strict=True):
             self.rows[name][lanes] = row
 
+    def _copy(self, source, target, seeds):
+        for name in FIELDS:
+            self.rows[name][target] = self.rows[name][source]
+        if seeds is not None:
+            self.rows["seed"][target] = seeds % MODULUS
+
 
 def encode(command):
     """A command of the counter world as bytes, as a wire would carry it."""
     if isinstance(command, Step):
         return json.dumps({"action": command.action["action"].tolist()}).encode()
+    if isinstance(command, Fork):
+        lanes, seeds = (None if array is None else array.tolist() for array in (command.lanes, command.seeds))
+        return json.dumps({"fork": [lanes, command.copies, command.fresh, seeds, command.key.hex()]}).encode()
+    if isinstance(command, Save):
+        return json.dumps({"save": 0}).encode()
+    if isinstance(command, Restore | Forget):
+        return json.dumps(vars(command)).encode()
     seeds = None if command.seeds is None else command.seeds.tolist()
     mask = None if command.mask is None else command.mask.tolist()
     return json.dumps({"seeds": seeds, "mask": mask}).encode()
@@ -169,6 +190,16 @@ def decode(payload):
     fields = json.loads(payload)
     if "action" in fields:
         return Step({"action": np.array(fields["action"], np.int64)})
+    if "fork" in fields:
+        lanes, copies, fresh, seeds, key = fields["fork"]
+        lanes, seeds = (None if numbers is None else np.array(numbers, np.int64) for numbers in (lanes, seeds))
+        return Fork(lanes, copies, fresh, seeds, bytes.fromhex(key))
+    if "save" in fields:
+        return Save()
+    if "point" in fields:
+        return Restore(fields["point"])
+    if "points" in fields:
+        return Forget(tuple(fields["points"]))
     mask = None if fields["mask"] is None else np.array(fields["mask"], bool)
     seeds = None if fields["seeds"] is None else np.array(fields["seeds"], np.int64)
     return Reset(mask=mask, seeds=seeds)

@@ -25,6 +25,12 @@ def requests(rng, token, sequence, lanes, action):
         pb.PlayRequest(sequence=sequence, reset=pb.Reset(mask=b"\1" * lanes, seeds=seeds)),
         pb.PlayRequest(sequence=sequence, reset=pb.Reset(options_json=options)),
         pb.PlayRequest(sequence=sequence, reset=pb.Reset(context=context)),
+        pb.PlayRequest(
+            sequence=sequence, fork=pb.Fork(lanes=[0], copies=2, luck=rng.randrange(3), fork_key=rng.randbytes(16))
+        ),
+        pb.PlayRequest(sequence=sequence, save=pb.Save()),
+        pb.PlayRequest(sequence=sequence, restore=pb.Restore(point=rng.randrange(sequence + 1))),
+        pb.PlayRequest(sequence=sequence, forget=pb.Forget(points=[sequence, 0])),
         pb.PlayRequest(render=pb.Render()),
         pb.PlayRequest(close=pb.Close()),
         pb.PlayRequest(resume=pb.Resume(session=token)),

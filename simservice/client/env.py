@@ -97,6 +97,18 @@ class RemoteEnv(gym.Env[Any, Any]):
         """A picture of the present state, (height, width, 3) uint8; None without render_mode."""
         return None if self.render_mode is None else self.session.render()[0]
 
+    def save(self) -> int:
+        """Keeps what the environment is now; the number is for restore()."""
+        return self.session.save()
+
+    def restore(self, point: int) -> tuple[Any, dict[str, Any]]:
+        """Goes back to a save(); returns the observation of then, as reset does."""
+        return self._first_lane(self.session.restore(point)), {}
+
+    def forget(self, *points: int) -> None:
+        """Gives saved points up, so that there is room for others."""
+        self.session.forget(*points)
+
     def close(self) -> None:
         """Frees the lane; closing twice is no error."""
         self.session.close()

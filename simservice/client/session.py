@@ -8,7 +8,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import random
 import secrets
 import sys
 import threading
@@ -22,21 +21,24 @@ from gymnasium.vector import AutoresetMode
 from simservice import __version__
 from simservice.client.access import Tls
 from simservice.client.channel import Connection, Interrupted, Stream
+from simservice.client.opening import backoff_s, open_stream, opened, waited
 from simservice.errors import (
     CapacityExhausted,
     InternalError,
     InvalidInput,
     ModelRetired,
     QuotaExceeded,
-    ServerUnavailable,
     SessionClosed,
     SessionFenced,
     SessionLost,
+    SessionQuarantined,
     SimserviceError,
     Unauthenticated,
+    UnknownPoint,
     UnknownSession,
     UnknownWorld,
 )
+from simservice.protocol.branches import encode_fork
 from simservice.protocol.messages import (
     WorldContract,
     decode_frames,
@@ -48,13 +50,13 @@ from simservice.protocol.messages import (
     encode_step,
 )
 from simservice.protocol.status import error_from_message
+from simservice.protocol.tensors import decode_leaves
 from simservice.protocol.v1 import service_pb2 as pb
 from simservice.types import Array, Context, Leaves, ResetResult, StepResult, leaves_of
 
 CLOSE_TIMEOUT_S = 2.0
-FINAL = (SessionLost, SessionFenced, SessionClosed, UnknownSession, ModelRetired, Unauthenticated)
+FINAL = (SessionLost, SessionFenced, SessionClosed, SessionQuarantined, UnknownSession, ModelRetired, Unauthenticated)
 """Errors after which a session cannot go on."""
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 2.0
 
 
 def list_worlds(
@@ -80,6 +82,9 @@ class RemoteSession:
     `patience_s` without success SessionLost ends the session; it is never silently replaced by a new one.
     """
 
+    _connection: Connection
+    _stream: Stream | None
+
     def __init__(
         self,
         address: str,
@@ -93,6 +98,30 @@ class RemoteSession:
         token: str | None = None,  # of a tenant; None: SIMSERVICE_TOKEN
         tls: Tls = None,
     ) -> None:
+        self._prepare(address, world, patience_s, timeout_s, token, tls)
+        try:
+            if not 1 <= num_envs < 2**32:  # what the wire can say; the server knows its own limit
+                raise InvalidInput("num_envs", f"{num_envs} is no number of environments; ask for 1 or more")
+            request = pb.Open(
+                world=world,
+                num_envs=num_envs,
+                autoreset_mode=encode_mode(autoreset_mode),
+                client_version=__version__,
+                open_key=secrets.token_bytes(16),
+            )
+            self._connection.wait(connect_timeout_s)
+            self._stream, answer = open_stream(
+                self._connection, pb.PlayRequest(open=request), timeout_s, connect_timeout_s
+            )
+            self._begin(answer.session, decode_world(answer.world), num_envs, autoreset_mode)
+        except BaseException:
+            self._drop_stream()
+            self._connection.close()
+            raise
+
+    def _prepare(
+        self, address: str, world: str, patience_s: float, timeout_s: float, token: str | None, tls: Tls
+    ) -> None:
         self.closed = True  # until it is open, so that a failed open leaves nothing to close
         self.world = world
         self.patience_s = patience_s
@@ -101,27 +130,23 @@ class RemoteSession:
         self.server_s = 0.0  # time the last request spent in the server
         self.token = ""
         self.sequence = 0  # of the last request that was answered
+        self._door = (address, token, tls)
         self._lock = threading.Lock()
         self._process = os.getpid()
-        self._stream: Stream | None = None
+        self._stream = None
         self._unanswered: pb.PlayRequest | None = None
         self._failed = False  # the last request ended with an error that may have come after its effect
         self._abandoned_resumes = 0
         self._connection = Connection(address, world, token=token, tls=tls)
-        try:
-            self._connection.wait(connect_timeout_s)
-            opened = self._open(num_envs, autoreset_mode, connect_timeout_s)
-            self.contract = decode_world(opened.world)
-        except BaseException:
-            self._drop_stream()
-            self._connection.close()
-            raise
+
+    def _begin(self, token: str, contract: WorldContract, num_envs: int, mode: AutoresetMode) -> None:
         self.closed = False
-        self.token = opened.session
+        self.token = token
+        self.contract = contract
         self.num_envs = num_envs
-        self.autoreset_mode = autoreset_mode
-        self.observation_leaves = leaves_of(self.contract.spec.observation_space, "observation")
-        self.action_leaves = leaves_of(self.contract.spec.action_space, "action")
+        self.autoreset_mode = mode
+        self.observation_leaves = leaves_of(contract.spec.observation_space, "observation")
+        self.action_leaves = leaves_of(contract.spec.action_space, "action")
         _open_sessions.add(self)
 
     # ---- what a user does -------------------------------------------------------------------------------------------
@@ -152,6 +177,45 @@ class RemoteSession:
         reply = self._ask(pb.PlayRequest(render=pb.Render()), "rendered")
         return decode_frames(reply.rendered, self.num_envs)
 
+    def fork(
+        self,
+        lanes: Array | None = None,
+        copies: int = 1,
+        *,
+        luck: Literal["same", "fresh"] = "same",
+        seeds: Array | None = None,
+    ) -> RemoteSession:
+        """A new session that begins where these lanes (None: all) are now; lane i * copies + j is copy j of lanes[i].
+
+        With the same luck a copy that gets the parent's actions gives the parent's bits; with fresh luck it has a seed
+        of its own, the given one (non-negative int64, one a new lane) or one that the server draws. The new session
+        must be closed like any other, and outlives this one.
+        """
+        request = pb.PlayRequest(fork=encode_fork(lanes, copies, luck, seeds))
+        answer = self._ask(request, "forked").forked
+        address, token, tls = self._door
+        child = RemoteSession.__new__(RemoteSession)
+        child._prepare(address, self.world, self.patience_s, self.timeout_s, token, tls)
+        child._begin(answer.session, self.contract, answer.num_envs, self.autoreset_mode)
+        child._reach()
+        return child
+
+    def save(self) -> int:
+        """Keeps what all lanes are now; the number is for restore(). It costs num_envs * limits.snapshot_lane_bytes."""
+        return self._ask(pb.PlayRequest(save=pb.Save()), "saved").saved.point
+
+    def restore(self, point: int) -> Leaves:
+        """Puts all lanes back to where they were at a save(); returns what they showed then, (num_envs, ...)."""
+        if not 0 <= point < 2**64:
+            raise UnknownPoint(point)
+        reply = self._ask(pb.PlayRequest(restore=pb.Restore(point=point)), "restored")
+        return decode_leaves(self.observation_leaves, reply.restored.observation, (self.num_envs,), check=False)
+
+    def forget(self, *points: int) -> None:
+        """Gives saved points up, so that there is room for others."""
+        if points:
+            self._ask(pb.PlayRequest(forget=pb.Forget(points=points)), "forgotten")
+
     def close(self) -> None:
         """Frees the lanes, if the server can be told; closing twice is no error."""
         # In a forked child the session is the parent's, and while Python ends no thread is left to speak through.
@@ -177,7 +241,7 @@ class RemoteSession:
 
     # ---- one request -----------------------------------------------------------------------------------------------
 
-    def _ask(self, request: pb.PlayRequest, expected: Literal["reset", "stepped", "rendered"]) -> pb.PlayReply:
+    def _ask(self, request: pb.PlayRequest, expected: str) -> pb.PlayReply:
         if os.getpid() != self._process:
             raise SessionClosed("environment made before this process was forked")
         with self._lock:
@@ -195,7 +259,7 @@ class RemoteSession:
     def _ask_again(self, request: pb.PlayRequest, expected: str, error: SimserviceError) -> pb.PlayReply:
         """The reply to a request that was put off, once the server takes it; the error where it will not in time."""
         give_up_at = time.monotonic() + self.patience_s
-        while _waited(error, give_up_at):
+        while waited(error, give_up_at):
             with self._lock:
                 if self.closed:
                     raise SessionClosed("environment")
@@ -257,44 +321,23 @@ class RemoteSession:
         if left <= 0:
             self._give_up()
             raise SessionLost(self.token, self.patience_s, str(problem)) from problem
-        if attempt:  # the first one at once: another replica may be ready
-            pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0**attempt) * random.uniform(0.5, 1.0)
-            time.sleep(min(pause, left))
+        time.sleep(min(backoff_s(attempt), left))
 
     # ---- the stream ------------------------------------------------------------------------------------------------
 
-    def _open(self, num_envs: int, mode: AutoresetMode, connect_timeout_s: float) -> pb.Opened:
-        if not 1 <= num_envs < 2**32:  # what the wire can say; the server knows its own limit
-            raise InvalidInput("num_envs", f"{num_envs} is no number of environments; ask for 1 or more")
-        request = pb.PlayRequest(
-            open=pb.Open(
-                world=self.world,
-                num_envs=num_envs,
-                autoreset_mode=encode_mode(mode),
-                client_version=__version__,
-                open_key=secrets.token_bytes(16),
-            )
-        )
-        give_up_at = time.monotonic() + connect_timeout_s
-        attempt = 0
-        while True:
-            self._stream = self._connection.play(self.world)
+    def _reach(self) -> None:
+        """Takes a session over that a fork made; it is lost when nobody can be reached in time."""
+        give_up_at, attempt = time.monotonic() + self.patience_s, 0
+        while self._stream is None:
             try:
-                reply = self._stream.exchange(request, self.timeout_s)
+                self._connected(self.timeout_s)
             except Interrupted as problem:
-                self._drop_stream()
-                left = give_up_at - time.monotonic()
-                if left <= 0:
-                    raise problem.cause or ServerUnavailable(self._connection.address, str(problem)) from problem
-                time.sleep(min(left, LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0**attempt))
+                self._pause(attempt, give_up_at, problem)
                 attempt += 1
-                continue
-            try:
-                return _opened(reply)
-            except SimserviceError as error:
-                self._drop_stream()  # the next one may lead to another replica
-                if not _waited(error, give_up_at):
-                    raise
+            except BaseException:
+                self._give_up()
+                raise
+        self.reconnects = 0
 
     def _connected(self, timeout_s: float) -> Stream:
         """The stream, made again and the session resumed if it broke."""
@@ -302,8 +345,8 @@ class RemoteSession:
             return self._stream
         stream = self._connection.play(self.world)
         try:
-            opened = _opened(stream.exchange(pb.PlayRequest(resume=pb.Resume(session=self.token)), timeout_s))
-            self._check_resumed(opened)
+            reply = stream.exchange(pb.PlayRequest(resume=pb.Resume(session=self.token)), timeout_s)
+            self._check_resumed(opened(reply))
         except (CapacityExhausted, QuotaExceeded, UnknownWorld) as error:
             stream.end()  # a fleet that has just lost a replica; the next attempt may reach another one
             raise Interrupted(str(error), error) from error
@@ -316,9 +359,9 @@ class RemoteSession:
         self._stream = stream
         return stream
 
-    def _check_resumed(self, opened: pb.Opened) -> None:
+    def _check_resumed(self, answer: pb.Opened) -> None:
         """A resumed session stands where this side stands, or one request further."""
-        last, ours = opened.last_sequence, self.sequence
+        last, ours = answer.last_sequence, self.sequence
         if last == ours + 1 and self._unanswered is not None and self._unanswered.sequence == last:
             return
         if last == ours + 1 and self._failed:  # the request that failed had taken effect
@@ -339,23 +382,6 @@ class RemoteSession:
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.end()
-
-
-def _waited(error: SimserviceError, give_up_at: float) -> bool:
-    """Waits as long as the error says, if it says so and that is within the time; tells whether it did."""
-    wait_s = error.retry_after_s
-    if wait_s is None or time.monotonic() + wait_s > give_up_at:
-        return False
-    time.sleep(min(wait_s * random.uniform(1.0, 1.25), max(wait_s, give_up_at - time.monotonic())))
-    return True
-
-
-def _opened(reply: pb.PlayReply) -> pb.Opened:
-    if reply.WhichOneof("result") == "error":
-        raise error_from_message(reply.error)
-    if reply.WhichOneof("result") != "opened":
-        raise InternalError(f"the server answered {reply.WhichOneof('result')} to the opening of a session")
-    return reply.opened
 
 
 _open_sessions: weakref.WeakSet[RemoteSession] = weakref.WeakSet()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
@@ -13,7 +13,7 @@ from gymnasium.vector.utils import batch_space
 from simservice.client.access import Tls
 from simservice.client.env import as_context, as_seeds, check_render_mode, hide_token, world_metadata
 from simservice.client.session import RemoteSession
-from simservice.errors import InvalidInput
+from simservice.errors import InvalidInput, SessionClosed
 from simservice.protocol.tensors import check_structure
 from simservice.types import Array, Infos, Leaves, StepResult, from_leaves, to_leaves
 
@@ -44,27 +44,30 @@ class RemoteVectorEnv(VectorEnv[Any, Any, Any]):
     ) -> None:
         self.closed = True  # until there is something to close
         self._spec: EnvSpec | None = None
-        mode = as_mode(autoreset_mode)
-        self.session = RemoteSession(
+        session = RemoteSession(
             address,
             world,
             num_envs=num_envs,
-            autoreset_mode=mode,
+            autoreset_mode=as_mode(autoreset_mode),
             patience_s=patience_s,
             timeout_s=timeout_s,
             connect_timeout_s=connect_timeout_s,
             token=token,
             tls=tls,
         )
+        self._drive(session, render_mode)
+
+    def _drive(self, session: RemoteSession, render_mode: str | None) -> None:
+        self.session = session
         self.closed = False
-        self.contract = self.session.contract
-        self.num_envs = num_envs
-        self.metadata = {**world_metadata(self.session), "autoreset_mode": mode}
-        self.render_mode = check_render_mode(self.session, render_mode)
+        self.contract = session.contract
+        self.num_envs = session.num_envs
+        self.metadata = {**world_metadata(session), "autoreset_mode": session.autoreset_mode}
+        self.render_mode = check_render_mode(session, render_mode)
         self.single_observation_space = self.contract.spec.observation_space
         self.single_action_space = self.contract.spec.action_space
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
 
     @property
     def spec(self) -> EnvSpec | None:
@@ -99,9 +102,50 @@ class RemoteVectorEnv(VectorEnv[Any, Any, Any]):
         """A picture of every lane, (height, width, 3) uint8 each; None without render_mode."""
         return None if self.render_mode is None else tuple(frame.copy() for frame in self.session.render())
 
+    # ---- what only imagined environments can do ----------------------------------------------------------------------
+
+    def fork(
+        self,
+        lanes: Sequence[int] | Array | None = None,
+        copies: int = 1,
+        *,
+        luck: Literal["same", "fresh"] = "same",
+        seeds: Sequence[int] | Array | None = None,
+    ) -> RemoteVectorEnv:
+        """New environments that begin where these (None: all) are now; number i * copies + j is copy j of lanes[i].
+
+        They need no reset: what these showed last is what they show. See RemoteSession.fork for luck and seeds.
+        """
+        self._refuse_closed()
+        chosen = None if lanes is None else np.asarray(lanes)
+        session = self.session.fork(chosen, copies, luck=luck, seeds=None if seeds is None else np.asarray(seeds))
+        child = RemoteVectorEnv.__new__(RemoteVectorEnv)
+        child._spec = None
+        child._drive(session, self.render_mode)
+        return child
+
+    def save(self) -> int:
+        """Keeps what all environments are now; the number is for restore()."""
+        self._refuse_closed()
+        return self.session.save()
+
+    def restore(self, point: int) -> tuple[Any, dict[str, Any]]:
+        """Goes back to a save(); returns the observations of then, as reset does."""
+        self._refuse_closed()
+        return self._value(self.session.restore(point)), {}
+
+    def forget(self, *points: int) -> None:
+        """Gives saved points up, so that there is room for others."""
+        self._refuse_closed()
+        self.session.forget(*points)
+
     def close_extras(self, **kwargs: Any) -> None:
         """Frees the lanes; called by close()."""
         self.session.close()
+
+    def _refuse_closed(self) -> None:
+        if self.closed:
+            raise SessionClosed("environment")
 
     # ---- between Gymnasium's forms and the session's -----------------------------------------------------------------
 

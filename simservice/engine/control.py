@@ -26,6 +26,11 @@ class Control:
         self.ready = np.zeros(size, dtype=np.bool_)  # was ever reset
         self.mode = np.zeros(size, dtype=np.int8)
 
+    @property
+    def stored_bytes(self) -> int:
+        """Of all stored columns."""
+        return sum(getattr(self, name).nbytes for name in STORED)
+
     def open(self, lanes: Array, mode: AutoresetMode, seeds: Array) -> None:
         """Makes lanes new: seeded, never reset."""
         self.seed[lanes] = seeds

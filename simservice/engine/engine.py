@@ -22,9 +22,10 @@ from gymnasium.vector import AutoresetMode
 from simservice.engine.arena import Arena
 from simservice.engine.batching import choose, span
 from simservice.engine.control import Control
-from simservice.engine.requests import Kind, Request
+from simservice.engine.requests import Copy, Kind, Request
 from simservice.engine.rounding import prepared_sizes
 from simservice.engine.runner import Runner
+from simservice.engine.snapshot import snapshot_lane_bytes
 from simservice.engine.stats import EngineStats
 from simservice.engine.tick import Ticker
 from simservice.errors import InternalError, InvalidInput, NeedsReset, SimserviceError
@@ -37,7 +38,7 @@ log = logging.getLogger(__name__)
 HERE_BELOW_S = 0.002
 """Ticks that took less processor time lately run on the event loop: as long as it may be kept from reading."""
 
-QUICK: frozenset[Kind] = frozenset({"step", "reset", "clear", "release"})
+QUICK: frozenset[Kind] = frozenset({"step", "reset", "look", "copy", "clear", "release"})
 """What a tick on the event loop may do; pictures and snapshots of many lanes may take long."""
 
 
@@ -65,6 +66,7 @@ class Engine:
         self.name = name or self.spec.full_name
         self._arena = Arena(world, capacity, device)
         self.lane_bytes = self._arena.lane_bytes  # what one lane occupies on the device
+        self.snapshot_lane_bytes = snapshot_lane_bytes(dict(world.slots))
         self._control = Control(capacity + 1)
         self._stats = EngineStats(capacity=capacity)
         self._buckets = tuple(buckets)
@@ -178,6 +180,14 @@ class Engine:
     def restore(self, lanes: Array, snapshot: bytes) -> asyncio.Future[None]:
         """Makes the lanes what a snapshot of as many lanes of the same world version was."""
         return self._submit("restore", lanes, snapshot)
+
+    def copy(self, source: Array, target: Array, seeds: Array | None) -> asyncio.Future[None]:
+        """Copies rows and columns on the device."""
+        return self._submit("copy", np.union1d(source, target), Copy(source, target, seeds))
+
+    def look(self, lanes: Array) -> asyncio.Future[Leaves]:
+        """What the lanes show now."""
+        return self._submit("look", lanes, None)
 
     def _submit(
         self, kind: Kind, lanes: Array, command: object, *, awaited: bool = True, allowed: bool = False

@@ -186,6 +186,15 @@ class Episodes:
             acted = {path: array[mask, frame - 1] for path, array in action.items()} if frame else blank
             self.runner.ground(lanes, seen, acted, first=frame == 0)
 
+    # ---- views -----------------------------------------------------------------------------------------------------
+
+    def look(self, lanes: Array) -> Leaves:
+        """The present observation of every lane; zeros where none was ever reset."""
+        observation = {path: array.copy() for path, array in self.runner.look(lanes).items()}
+        for array in observation.values():
+            array[~self.control.ready[lanes]] = 0
+        return observation
+
     # ---- infos -----------------------------------------------------------------------------------------------------
 
     def _infos(self, fresh: Array | None, uncertainty: Array | None, broken: Array | None) -> Infos:

@@ -11,7 +11,16 @@ from simservice.errors import SimserviceError
 from simservice.sessions.lanes import Reset, Step
 from simservice.types import Array
 
-Kind = Literal["step", "reset", "render", "snapshot", "restore", "release", "clear"]
+Kind = Literal["step", "reset", "render", "look", "snapshot", "restore", "copy", "release", "clear"]
+
+
+@dataclass(frozen=True)
+class Copy:
+    """Lanes to copy, and where to; the request is for all of both."""
+
+    source: Array  # (n,) int64
+    target: Array  # (n,) int64, each once and none of them a source
+    seeds: Array | None  # (n,) int64: luck of their own
 
 
 @dataclass(slots=True, eq=False)
@@ -21,7 +30,7 @@ class Request:
     kind: Kind
     lanes: Array  # (n,) int64
     where: Span  # the same lanes as an index of host arrays, a slice where they are neighbours
-    command: Any  # Step for "step", Reset for "reset", bytes for "restore"; else None
+    command: Any  # Step for "step", Reset for "reset", bytes for "restore", Copy for "copy"; else None
     future: asyncio.Future[Any] | None  # None: nobody waits
     allowed: bool = False  # nothing waits for these lanes, and they were seen to be in a state to be stepped
     result: Any = field(default=None)

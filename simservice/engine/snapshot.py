@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from simservice.engine.control import STORED
+from simservice.engine.control import STORED, Control
 from simservice.errors import InternalError, ModelRetired
 from simservice.types import Array, WorldSpec
 from simservice.worlds.world import Slot, Tensors
@@ -19,6 +20,11 @@ MARK = "simservice-lanes"
 """The one entry of the metadata: safetensors shuffles several, and equal lanes shall be equal bytes."""
 
 ROW, COLUMN = "row/", "column/"
+
+
+def snapshot_lane_bytes(slots: dict[str, Slot]) -> int:
+    """What one lane adds to a snapshot."""
+    return sum(math.prod(slot.shape) * slot.dtype.itemsize for slot in slots.values()) + Control(1).stored_bytes
 
 
 def pack(spec: WorldSpec, rows: Tensors, columns: dict[str, Array]) -> bytes:

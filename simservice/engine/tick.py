@@ -12,7 +12,7 @@ import numpy as np
 from simservice.engine.arena import Arena
 from simservice.engine.control import Control
 from simservice.engine.episodes import Episodes
-from simservice.engine.requests import Request
+from simservice.engine.requests import Copy, Request
 from simservice.engine.runner import Runner
 from simservice.engine.snapshot import pack, unpack
 from simservice.errors import InternalError, NeedsReset, SimserviceError
@@ -79,6 +79,10 @@ class Ticker:
         elif request.kind == "snapshot":
             rows = self._arena.gather(lanes)
             request.result = pack(self._runner.world.spec, rows, self._control.columns(lanes))
+        elif request.kind == "look":
+            request.result = self._episodes.look(lanes)
+        elif request.kind == "copy":
+            self._copy(request.command)
         elif request.kind == "restore":
             world = self._runner.world
             rows, columns = unpack(world.spec, dict(world.slots), len(lanes), request.command)
@@ -87,3 +91,10 @@ class Ticker:
             self._control.write(lanes, columns)
         else:
             self._arena.clear(lanes)
+
+    def _copy(self, command: Copy) -> None:
+        source, target, seeds = command.source, command.target, command.seeds
+        self._arena.scatter(target, self._arena.gather(source), len(target))
+        self._control.write(target, self._control.columns(source))
+        if seeds is not None:
+            self._control.reseed(target, seeds)

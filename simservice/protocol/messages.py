@@ -48,6 +48,9 @@ class Limits:
     replies_kept: int = 4
     max_context_frames: int = 0
     lane_bytes: int = 0
+    snapshot_lane_bytes: int = 0
+    max_points: int = 0
+    max_points_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +96,9 @@ def encode_world(contract: WorldContract) -> world_pb.World:
             replies_kept=limits.replies_kept,
             max_context_frames=limits.max_context_frames,
             lane_bytes=limits.lane_bytes,
+            snapshot_lane_bytes=limits.snapshot_lane_bytes,
+            max_points=limits.max_points,
+            max_points_bytes=limits.max_points_bytes,
         ),
         provenance_json=json.dumps(plain_json(contract.provenance)),
         trust_horizon_steps=spec.trust_horizon_steps,
@@ -123,6 +129,9 @@ def decode_world(message: world_pb.World) -> WorldContract:
             replies_kept=limits.replies_kept,
             max_context_frames=limits.max_context_frames,
             lane_bytes=limits.lane_bytes,
+            snapshot_lane_bytes=limits.snapshot_lane_bytes,
+            max_points=limits.max_points,
+            max_points_bytes=limits.max_points_bytes,
         ),
         provenance=_json_object(message.provenance_json, "provenance"),
         autoreset_modes=tuple(decode_mode(mode) for mode in message.autoreset_modes),
@@ -226,7 +235,7 @@ def decode_reset(
 ) -> tuple[Array | None, Array | None, dict[str, Any], Context | None]:
     """Mask, seeds, options and context as encode_reset took them, all checked."""
     mask = decode_mask(message.mask, lanes, "mask") if message.mask else None
-    seeds = _decode_seeds(message.seeds, lanes) if message.seeds else None
+    seeds = decode_seeds(message.seeds, lanes) if message.seeds else None
     if len(message.options_json) > OPTIONS_CHARACTERS:
         problem = f"takes {len(message.options_json)} characters as JSON, {OPTIONS_CHARACTERS} are allowed"
         raise InvalidInput("options", problem)
@@ -247,8 +256,9 @@ def decode_reset(
     return mask, seeds, options, context
 
 
-def _decode_seeds(raw: bytes, lanes: int) -> Array:
-    if len(raw) != 8 * lanes:
+def decode_seeds(raw: bytes, lanes: int) -> Array:
+    """One int64 a lane, -1 for none."""
+    if len(raw) != 8 * lanes or not raw:
         raise InvalidInput("seeds", f"{len(raw)} bytes were sent, {8 * lanes} are expected")
     seeds = np.frombuffer(raw, "<i8").astype(np.int64)
     if seeds.min() < -1:

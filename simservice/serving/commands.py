@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from simservice.errors import InvalidInput
+from simservice.protocol.branches import decode_fork
 from simservice.protocol.messages import (
     decode_reset,
     decode_step,
@@ -10,9 +11,26 @@ from simservice.protocol.messages import (
     encode_step_result,
     parse_request,
 )
+from simservice.protocol.tensors import encode_leaves
 from simservice.protocol.v1 import service_pb2 as pb
-from simservice.sessions.lanes import Command, Reset, Result, Step
-from simservice.types import Leaf, StepResult, WorldSpec, leaves_of
+from simservice.sessions.lanes import (
+    Branch,
+    Command,
+    Forget,
+    Fork,
+    Forked,
+    Reset,
+    Restore,
+    Restored,
+    Result,
+    Save,
+    Saved,
+    Step,
+)
+from simservice.types import Leaf, ResetResult, StepResult, WorldSpec, leaves_of
+
+BRANCHES = frozenset({"fork", "save", "restore", "forget"})
+MOST_POINTS = 1024  # that one message may forget
 
 
 class CommandCodec:
@@ -36,9 +54,25 @@ class CommandCodec:
         )
         return Reset(mask=mask, seeds=seeds, context=context, options=options)
 
-    def stored_command(self, payload: bytes) -> Command:
+    def branch(self, request: pb.PlayRequest) -> Branch:
+        """The command of a fork, save, restore or forget."""
+        if request.HasField("fork"):
+            lanes, fresh, seeds = decode_fork(request.fork)
+            return Fork(lanes, request.fork.copies, fresh, seeds, request.fork.fork_key)
+        if request.HasField("restore"):
+            return Restore(request.restore.point)
+        if request.HasField("save"):
+            return Save()
+        points = tuple(request.forget.points)
+        if not 1 <= len(points) <= MOST_POINTS:
+            raise InvalidInput("points", f"{len(points)} were sent, 1 to {MOST_POINTS} can be")
+        return Forget(points)
+
+    def stored_command(self, payload: bytes) -> Command | Branch:
         """The command of a journaled request. It was checked when it came; how many lanes it is for it tells itself."""
         request = parse_request(payload)
+        if request.WhichOneof("call") in BRANCHES:
+            return self.branch(request)
         if request.HasField("step"):
             return self.command(request, _rows(request.step.action, self._action, "action"))
         reset = request.reset
@@ -52,7 +86,16 @@ class CommandCodec:
         """The reply that carries a result."""
         if isinstance(result, StepResult):
             return pb.PlayReply(sequence=sequence, stepped=encode_step_result(self._observation, result))
-        return pb.PlayReply(sequence=sequence, reset=encode_reset_result(self._observation, result, lanes))
+        if isinstance(result, ResetResult):
+            return pb.PlayReply(sequence=sequence, reset=encode_reset_result(self._observation, result, lanes))
+        if isinstance(result, Forked):
+            return pb.PlayReply(sequence=sequence, forked=pb.Forked(session=result.token, num_envs=result.num_envs))
+        if isinstance(result, Saved):
+            return pb.PlayReply(sequence=sequence, saved=pb.Saved(point=result.point))
+        if isinstance(result, Restored):
+            observation = encode_leaves(self._observation, result.observation, (lanes,))
+            return pb.PlayReply(sequence=sequence, restored=pb.Restored(observation=observation))
+        return pb.PlayReply(sequence=sequence, forgotten=pb.Forgotten())
 
 
 def _rows(values: pb.Values, leaves: tuple[Leaf, ...], field: str) -> int:

@@ -22,7 +22,7 @@ from simservice.protocol.strict import refuse_unknown
 from simservice.protocol.v1 import service_pb2 as pb
 from simservice.protocol.v1 import world_pb2 as world_pb
 from simservice.protocol.v1.service_pb2_grpc import WorldServiceServicer
-from simservice.serving.commands import CommandCodec
+from simservice.serving.commands import BRANCHES, CommandCodec
 from simservice.serving.registration import refuse_unreadable
 from simservice.serving.reports import ReportDesk
 from simservice.serving.tenants import Tenants
@@ -236,6 +236,11 @@ class Stream:
                 refuse_unknown(request)
                 self._plain_bytes = len(payload) if call == "step" else 0
             result = await host.service.apply(session, request.sequence, command, payload)
+            return host.codec.reply(request.sequence, result, session.num_envs)
+        if call in BRANCHES:
+            branch = host.codec.branch(request)
+            payload = request.SerializeToString()
+            result = await host.service.branch(session, request.sequence, branch, payload, self._tenant)
             return host.codec.reply(request.sequence, result, session.num_envs)
         if call == "render":
             return pb.PlayReply(sequence=request.sequence, rendered=encode_frames(await host.service.render(session)))

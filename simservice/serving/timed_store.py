@@ -16,6 +16,13 @@ class TimedStore:
         self.address = store.address
         self.create, self.record, self.claim, self.retract = store.create, store.record, store.claim, store.retract
         self.snapshot, self.touch, self.delete = store.snapshot, store.touch, store.delete
+        self.settle, self.save, self.restore, self.point, self.forget = (
+            store.settle,
+            store.save,
+            store.restore,
+            store.point,
+            store.forget,
+        )
         self.announce, self.worlds, self.close = store.announce, store.worlds, store.close
         self._append = store.append
         self._observe = observe

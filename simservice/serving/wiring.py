@@ -100,6 +100,9 @@ class Replica:
             replies_kept=config.sessions.replies_kept,
             max_context_frames=context_frames,
             lane_bytes=self.engine.lane_bytes,
+            snapshot_lane_bytes=self.engine.snapshot_lane_bytes,
+            max_points=config.sessions.max_points,
+            max_points_bytes=config.sessions.max_points_bytes,
         )
         contract = WorldContract(
             spec=world.spec,

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from simservice.errors import (
     CapacityExhausted,
@@ -20,6 +20,8 @@ from simservice.sessions.lanes import LaneEngine
 from simservice.sessions.quotas import QuotaKeeper, hinted
 from simservice.sessions.session import Session
 from simservice.sessions.settings import SessionConfig, SessionStats
+
+T = TypeVar("T")
 
 
 class Holdings:
@@ -103,7 +105,7 @@ class Holdings:
         """The same, with the time until a session here may end."""
         return hinted(error, (session.deadline - _now() for session in self._sessions.values()))
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Runs work that stop() waits for."""
         task = asyncio.create_task(work)
         self._background.add(task)

@@ -29,7 +29,69 @@ class Reset:
 
 
 Command = Step | Reset
-Result = StepResult | ResetResult
+
+
+@dataclass(frozen=True)
+class Fork:
+    """Copies lanes into a new session; new lane i * copies + j is copy j of lanes[i]."""
+
+    lanes: Array | None  # (n,) int64, places in the session; None: all
+    copies: int
+    fresh: bool  # luck of their own, instead of the parent's
+    seeds: Array | None  # (n * copies,) int64, with fresh luck; None: drawn
+    key: bytes
+
+
+@dataclass(frozen=True)
+class Save:
+    """Keeps what all lanes are now."""
+
+
+@dataclass(frozen=True)
+class Restore:
+    """Makes all lanes what they were at a save."""
+
+    point: int
+
+
+@dataclass(frozen=True)
+class Forget:
+    """Gives saved points up."""
+
+    points: tuple[int, ...]
+
+
+Branch = Fork | Save | Restore | Forget
+
+
+@dataclass(frozen=True)
+class Forked:
+    """The new session."""
+
+    token: str
+    num_envs: int
+
+
+@dataclass(frozen=True)
+class Saved:
+    """The number to restore by."""
+
+    point: int
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What the lanes show where they are now."""
+
+    observation: Leaves
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """They are."""
+
+
+Result = StepResult | ResetResult | Forked | Saved | Restored | Forgotten
 
 
 class LaneEngine(Protocol):
@@ -71,4 +133,15 @@ class LaneEngine(Protocol):
     def snapshot(self, lanes: Array) -> asyncio.Future[bytes]:
         """All that the lanes are, as bytes; an engine with the same world version goes on from them identically."""
 
-    def restore(self, lanes: Array, snapshot: bytes) -> asyncio.Future[None]: ...
+    def restore(self, lanes: Array, snapshot: bytes) -> asyncio.Future[None]:
+        """Makes the lanes what the snapshot of as many lanes holds; their autoreset mode stays."""
+
+    def copy(self, source: Array, target: Array, seeds: Array | None) -> asyncio.Future[None]:
+        """Makes each lane of `target` what the lane of `source` at its place is, on the device.
+
+        A lane may be a source several times and a target once; none is both. With `seeds` (targets,) int64 the copies
+        have luck of their own from here on.
+        """
+
+    def look(self, lanes: Array) -> asyncio.Future[Leaves]:
+        """The present observation, (lanes, ...); zeros for lanes that were never reset."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from simservice.errors import SequenceGap, SessionFenced, SimserviceError, UnknownSession
+from simservice.errors import SequenceGap, SessionFenced, SimserviceError, UnknownPoint, UnknownSession
+from simservice.sessions.settings import PointLimits
 from simservice.sessions.store import Recovery, SessionRecord
 
 
@@ -20,6 +21,19 @@ class _Stored:
     last_sequence: int = 0
     retracted_by: int = 0
     journal: list[bytes] = field(default_factory=list)
+    claims: int = 0
+    points: dict[int, bytes] = field(default_factory=dict)
+    restored: dict[int, int] = field(default_factory=dict)  # by point: the last request that did
+    forgotten: set[int] = field(default_factory=set)
+
+    @property
+    def point_bytes(self) -> int:
+        return sum(map(len, self.points.values()))
+
+    def drop(self, point: int) -> None:
+        self.points.pop(point, None)
+        self.restored.pop(point, None)
+        self.forgotten.discard(point)
 
 
 class MemoryStore:
@@ -33,12 +47,12 @@ class MemoryStore:
         self._tokens: dict[bytes, str] = {}
         self._worlds: dict[str, tuple[bytes, float]] = {}
 
-    async def create(self, record: SessionRecord) -> SessionRecord:
+    async def create(self, record: SessionRecord, snapshot: bytes | None = None) -> SessionRecord:
         """Stores a record, or returns the one that has its open key."""
         token = self._tokens.get(record.open_key, record.token)
         if self._alive(token) is None:
             self._tokens[record.open_key] = record.token
-            self._sessions[record.token] = _Stored(record, self._deadline())
+            self._sessions[record.token] = _Stored(record, self._deadline(), snapshot)
             return record
         return self._sessions[token].record
 
@@ -51,20 +65,31 @@ class MemoryStore:
         stored = self._known(token)
         stored.record = replace(stored.record, epoch=stored.record.epoch + 1)
         stored.deadline = self._deadline()
+        stored.claims += 1
         return Recovery(
-            stored.record, stored.snapshot, stored.snapshot_sequence, stored.last_sequence, list(stored.journal)
+            record=stored.record,
+            snapshot=stored.snapshot,
+            snapshot_sequence=stored.snapshot_sequence,
+            last_sequence=stored.last_sequence,
+            journal=list(stored.journal),
+            claims=stored.claims,
+            point_bytes=stored.point_bytes,
         )
+
+    async def settle(self, token: str, epoch: int, brought_back: bool) -> None:
+        """Takes the claim out of the count."""
+        stored = self._alive(token)
+        if stored is not None:
+            all_of_them = brought_back and stored.record.epoch == epoch
+            stored.claims = 0 if all_of_them else max(0, stored.claims - 1)
 
     def append(self, token: str, epoch: int, sequence: int, payload: bytes) -> asyncio.Future[None]:
         """Done, or failed, when it returns."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
             stored = self._owned(token, epoch)
-            if sequence == stored.last_sequence + 1:
-                stored.journal.append(payload)
-                stored.last_sequence = sequence
-            elif sequence != stored.last_sequence:
-                raise SequenceGap(sequence, stored.last_sequence + 1)
+            if self._next(stored, sequence):
+                self._journal(stored, payload)
             stored.deadline = self._deadline()
         except SimserviceError as error:
             future.set_exception(error)
@@ -93,7 +118,52 @@ class MemoryStore:
         if sequence > stored.snapshot_sequence:
             del stored.journal[: sequence - stored.snapshot_sequence]
             stored.snapshot, stored.snapshot_sequence = data, sequence
+            for point in [point for point in stored.forgotten if stored.restored[point] <= sequence]:
+                stored.drop(point)
         stored.deadline = self._deadline()
+
+    async def save(
+        self, token: str, epoch: int, sequence: int, payload: bytes, data: bytes, limits: PointLimits
+    ) -> int:
+        """Journals and keeps."""
+        stored = self._owned(token, epoch)
+        if self._next(stored, sequence):
+            count, total = len(stored.points), stored.point_bytes
+            if count + 1 > limits.most or total + len(data) > limits.most_bytes:
+                raise limits.exceeded(count, total, len(data))
+            stored.points[sequence] = data
+            self._journal(stored, payload)
+        return stored.point_bytes
+
+    async def restore(self, token: str, epoch: int, sequence: int, payload: bytes, point: int) -> bytes:
+        """Journals and reads."""
+        stored = self._owned(token, epoch)
+        new = self._next(stored, sequence)
+        if point not in stored.points or point in stored.forgotten:
+            raise UnknownPoint(point)
+        if new:
+            stored.restored[point] = sequence
+            self._journal(stored, payload)
+        return stored.points[point]
+
+    async def point(self, token: str, point: int) -> bytes:
+        """Reads."""
+        stored = self._alive(token)
+        if stored is None or point not in stored.points:
+            raise UnknownPoint(point)
+        return stored.points[point]
+
+    async def forget(self, token: str, epoch: int, sequence: int, payload: bytes, points: Sequence[int]) -> int:
+        """Journals and gives up."""
+        stored = self._owned(token, epoch)
+        if self._next(stored, sequence):
+            for point in points:
+                if stored.restored.get(point, 0) > stored.snapshot_sequence:
+                    stored.forgotten.add(point)
+                else:
+                    stored.drop(point)
+            self._journal(stored, payload)
+        return stored.point_bytes
 
     async def touch(self, token: str, epoch: int) -> None:
         """Renews the time to live."""
@@ -115,6 +185,18 @@ class MemoryStore:
 
     async def close(self) -> None:
         """There is nothing to end."""
+
+    @staticmethod
+    def _next(stored: _Stored, sequence: int) -> bool:
+        """Whether it is the next request, and not the last one repeated."""
+        if sequence not in (stored.last_sequence, stored.last_sequence + 1):
+            raise SequenceGap(sequence, stored.last_sequence + 1)
+        return sequence == stored.last_sequence + 1
+
+    def _journal(self, stored: _Stored, payload: bytes) -> None:
+        stored.journal.append(payload)
+        stored.last_sequence += 1
+        stored.deadline = self._deadline()
 
     def _deadline(self) -> float:
         return self._now() + self._idle_ttl_s

@@ -12,8 +12,9 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from simservice.errors import InternalError, SimserviceError
-from simservice.sessions.lanes import Command, LaneEngine, Result, Step
-from simservice.sessions.store import Recovery
+from simservice.sessions.branches import redo
+from simservice.sessions.lanes import Branch, Command, LaneEngine, Reset, Result, Step
+from simservice.sessions.store import Recovery, SessionStore
 from simservice.types import Array
 
 AHEAD = 16  # requests handed to the engine before the first of them is answered
@@ -37,7 +38,11 @@ def submit(engine: LaneEngine, lanes: Array, command: Command) -> asyncio.Future
 
 
 async def revive(
-    recovery: Recovery, engine: LaneEngine, decode: Callable[[bytes], Command], replies_kept: int
+    recovery: Recovery,
+    engine: LaneEngine,
+    store: SessionStore,
+    decode: Callable[[bytes], Command | Branch],
+    replies_kept: int,
 ) -> Revived:
     """Allocates lanes, restores the snapshot and replays the journal; leaves no lane allocated when it fails.
 
@@ -55,7 +60,7 @@ async def revive(
     try:
         if recovery.snapshot is not None:
             await engine.restore(lanes, recovery.snapshot)
-        replies, refused = await _replay(recovery, engine, lanes, decode, replies_kept)
+        replies, refused = await _replay(recovery, engine, lanes, store, decode, replies_kept)
     except BaseException:
         engine.release(lanes)
         raise
@@ -63,15 +68,24 @@ async def revive(
 
 
 async def _replay(
-    recovery: Recovery, engine: LaneEngine, lanes: Array, decode: Callable[[bytes], Command], replies_kept: int
+    recovery: Recovery,
+    engine: LaneEngine,
+    lanes: Array,
+    store: SessionStore,
+    decode: Callable[[bytes], Command | Branch],
+    replies_kept: int,
 ) -> tuple[dict[int, Result], bool]:
     replies: dict[int, Result] = {}
     sequence = recovery.snapshot_sequence
     under_way: deque[asyncio.Future[Result]] = deque()
-    commands = map(decode, recovery.journal)
+    commands = enumerate(map(decode, recovery.journal), sequence + 1)
     while True:
-        while len(under_way) < AHEAD and (command := next(commands, None)) is not None:
-            under_way.append(submit(engine, lanes, command))
+        while len(under_way) < AHEAD and (numbered := next(commands, None)) is not None:
+            number, command = numbered
+            if isinstance(command, Step | Reset):
+                under_way.append(submit(engine, lanes, command))
+            else:
+                under_way.append(await redo(engine, lanes, recovery.record, number, command, store))
         if not under_way:
             return replies, False
         sequence += 1

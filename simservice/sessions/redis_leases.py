@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from simservice.sessions.leases import LeaseStore, MemoryLeases, Usage
-from simservice.sessions.redis_store import PREFIX, RedisStore
+from simservice.sessions.redis_layout import PREFIX
+from simservice.sessions.redis_store import RedisStore
 
 
 class RedisLeases:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from simservice.sessions.redis_store import PREFIX, RedisStore
+from simservice.sessions.redis_layout import PREFIX
+from simservice.sessions.redis_store import RedisStore
 from simservice.sessions.reports import MemoryReports, ReportConfig, ReportStore, StoredReport
 
 

@@ -1,12 +1,6 @@
 """The session store in Redis or Valkey: every call is one Lua script. The only file that knows redis.
 
-Keys, all of one session in one hash slot:
-
-    simservice:{token}:session     hash: the record, `last` (sequence), `snapshot_sequence`
-    simservice:{token}:journal     list: payloads after the snapshot
-    simservice:{token}:snapshot    string
-    simservice:open:KEY            the token that an open key belongs to
-    simservice:{worlds}:deadlines, simservice:{worlds}:contracts
+redis_layout.py has the keys.
 """
 
 from __future__ import annotations
@@ -17,7 +11,6 @@ import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
-from importlib.resources import files
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -30,18 +23,28 @@ from redis.backoff import NoBackoff
 
 from simservice.errors import (
     ConfigError,
-    SequenceGap,
-    SessionFenced,
     SimserviceError,
     StoreUnavailable,
+    UnknownPoint,
     UnknownSession,
 )
+from simservice.sessions.redis_layout import (
+    CONTRACTS,
+    DEADLINES,
+    checked,
+    from_fields,
+    keys_of,
+    lua,
+    open_key_of,
+    pairs,
+    to_fields,
+)
+from simservice.sessions.settings import PointLimits
 from simservice.sessions.store import Recovery, SessionRecord
 
-PREFIX = "simservice:"
-DEADLINES, CONTRACTS = f"{PREFIX}{{worlds}}:deadlines", f"{PREFIX}{{worlds}}:contracts"
 SCRIPTS = (
-    *("open", "create", "claim", "retract", "snapshot", "touch", "delete", "announce", "worlds"),
+    *("open", "create", "claim", "settle", "retract", "snapshot", "touch", "delete", "announce", "worlds"),
+    *("save", "restore", "forget"),
     *("lease", "lease_renew", "lease_release", "report", "reports"),
 )
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.01, 0.2  # between attempts to connect
@@ -78,56 +81,95 @@ class RedisStore:
         self.address = _without_secrets(url)
         self._ttl_ms = int(idle_ttl_s * 1000)
         self._patience_s = patience_s
-        self._scripts = {name: self._client.register_script(_lua(name)) for name in SCRIPTS}
+        self._scripts = {name: self._client.register_script(lua(name)) for name in SCRIPTS}
         self._journal = _Journal(pool, self.address, patience_s)
 
-    async def create(self, record: SessionRecord) -> SessionRecord:
+    async def create(self, record: SessionRecord, snapshot: bytes | None = None) -> SessionRecord:
         """Reserves the open key, then stores the record under the token that holds it; both steps can be repeated."""
-        token = (await self._call("open", [_open_key(record.open_key)], [record.token, self._ttl_ms])).decode()
-        stored = await self._call("create", _keys(token)[:1], [self._ttl_ms, *_to_fields(replace(record, token=token))])
-        return _from_fields(_pairs(stored))
+        token = (await self._call("open", [open_key_of(record.open_key)], [record.token, self._ttl_ms])).decode()
+        session, _, states = keys_of(token)
+        fields = to_fields(replace(record, token=token))
+        stored = await self._call("create", [session, states], [self._ttl_ms, snapshot or b"", *fields])
+        return from_fields(pairs(stored))
 
     async def record(self, token: str) -> SessionRecord:
         """Reads the record."""
-        stored = await self._patiently(lambda: self._client.hgetall(_keys(token)[0]))
+        stored = await self._patiently(lambda: self._client.hgetall(keys_of(token)[0]))
         if not stored:
             raise UnknownSession(token)
-        return _from_fields(stored)
+        return from_fields(stored)
 
     async def claim(self, token: str) -> Recovery:
         """Raises the epoch and reads everything in one atomic call."""
-        answer = _checked(await self._call("claim", _keys(token), [self._ttl_ms]), token)
-        fields = _pairs(answer[0])
+        flat, journal, (snapshot, point_bytes) = checked(
+            await self._call("claim", keys_of(token), [self._ttl_ms]), token
+        )
+        fields = pairs(flat)
         return Recovery(
-            record=_from_fields(fields),
-            snapshot=answer[2] if len(answer) > 2 else None,
+            record=from_fields(fields),
+            snapshot=snapshot,
             snapshot_sequence=int(fields[b"snapshot_sequence"]),
             last_sequence=int(fields[b"last"]),
-            journal=answer[1],
+            journal=journal,
+            claims=int(fields[b"claims"]),
+            point_bytes=int(point_bytes or 0),
         )
+
+    async def settle(self, token: str, epoch: int, brought_back: bool) -> None:
+        """Takes the claim out of the count."""
+        await self._call("settle", keys_of(token)[:1], [epoch, int(brought_back)])
 
     def append(self, token: str, epoch: int, sequence: int, payload: bytes) -> asyncio.Future[None]:
         """Sends at once, on a connection of its own, without waiting for appends under way."""
-        return self._journal.send(token, sequence, (*_keys(token), epoch, sequence, payload, self._ttl_ms))
+        return self._journal.send(token, sequence, (*keys_of(token), epoch, sequence, payload, self._ttl_ms))
 
     async def retract(self, token: str, epoch: int, sequence: int) -> int:
         """Takes the last request back and raises the epoch."""
-        return int(_checked(await self._call("retract", _keys(token)[:2], [epoch, sequence]), token)[0])
+        return int(checked(await self._call("retract", keys_of(token)[:2], [epoch, sequence]), token)[0])
 
     async def snapshot(self, token: str, epoch: int, sequence: int, data: bytes) -> None:
         """Replaces the snapshot and cuts the journal in one atomic call."""
-        answer = await self._call("snapshot", _keys(token), [epoch, sequence, data, self._ttl_ms])
-        _checked(answer, token, sequence)
+        answer = await self._call("snapshot", keys_of(token), [epoch, sequence, data, self._ttl_ms])
+        checked(answer, token, sequence)
+
+    async def save(
+        self, token: str, epoch: int, sequence: int, payload: bytes, data: bytes, limits: PointLimits
+    ) -> int:
+        """Journals and keeps in one atomic call."""
+        asked = [epoch, sequence, payload, self._ttl_ms, data, *limits]
+        answer = await self._call("save", keys_of(token), asked)
+        if answer[:2] == [0, b"full"]:
+            raise limits.exceeded(answer[2], answer[3], len(data))
+        return int(checked(answer, token, sequence)[0])
+
+    async def restore(self, token: str, epoch: int, sequence: int, payload: bytes, point: int) -> bytes:
+        """Journals and reads in one atomic call."""
+        answer = await self._call("restore", keys_of(token), [epoch, sequence, payload, self._ttl_ms, point])
+        if answer == [0, b"point"]:
+            raise UnknownPoint(point)
+        return bytes(checked(answer, token, sequence)[0])
+
+    async def point(self, token: str, point: int) -> bytes:
+        """Reads one field."""
+        data = await self._patiently(lambda: self._client.hget(keys_of(token)[2], f"point:{point}"))
+        if data is None:
+            raise UnknownPoint(point)
+        return bytes(data)
+
+    async def forget(self, token: str, epoch: int, sequence: int, payload: bytes, points: Sequence[int]) -> int:
+        """Journals and gives up in one atomic call."""
+        answer = await self._call("forget", keys_of(token), [epoch, sequence, payload, self._ttl_ms, *points])
+        return int(checked(answer, token, sequence)[0])
 
     async def touch(self, token: str, epoch: int) -> None:
         """Renews the time to live of all keys of the session."""
-        _checked(await self._call("touch", _keys(token), [epoch, self._ttl_ms]), token)
+        checked(await self._call("touch", keys_of(token), [epoch, self._ttl_ms]), token)
 
     async def delete(self, token: str, epoch: int) -> None:
         """Forgets the session and its open key."""
-        (open_key,) = _checked(await self._call("delete", _keys(token), [epoch]), token)
+        (open_key,) = checked(await self._call("delete", keys_of(token), [epoch]), token)
         if open_key:
-            await self._patiently(lambda: self._client.delete(_open_key(open_key)))
+            await self._patiently(lambda: self._client.delete(open_key_of(open_key)))
 
     async def announce(self, world: str, contract: bytes, ttl_s: float) -> None:
         """Lists a world by the server's clock."""
@@ -136,7 +178,7 @@ class RedisStore:
     async def worlds(self) -> dict[str, bytes]:
         """Reads the list and cleans it."""
         answer = await self._call("worlds", [DEADLINES, CONTRACTS], [])
-        return {world.decode(): contract for world, contract in _pairs(answer).items()}
+        return {world.decode(): contract for world, contract in pairs(answer).items()}
 
     async def close(self) -> None:
         """Ends both connections."""
@@ -187,7 +229,7 @@ class _Journal(asyncio.Protocol):
         self._pool = pool
         self._address = address
         self._patience_s = patience_s
-        self._text = _lua("append")
+        self._text = lua("append")
         self._sha = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
         self._pending: deque[_Append] = deque()  # sent or to be sent, unanswered, in order
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -225,7 +267,7 @@ class _Journal(asyncio.Protocol):
                 self._fail(append, StoreUnavailable(self._address, str(answer)))
             elif not append.done.done():
                 try:
-                    _checked(answer, append.token, append.sequence)
+                    checked(answer, append.token, append.sequence)
                 except SimserviceError as error:
                     append.done.set_exception(error)
                 else:
@@ -323,54 +365,6 @@ def _is_refusal(error: Exception) -> bool:
 def _pack(verb: str, script: str, arguments: Iterable[str | int | bytes]) -> bytes:
     packed: bytes = hiredis.pack_command((verb, script, 3, *arguments))  # type: ignore[arg-type]
     return packed
-
-
-def _lua(name: str) -> str:
-    return files("simservice.sessions").joinpath("lua", f"{name}.lua").read_text()
-
-
-def _keys(token: str) -> tuple[str, str, str]:
-    if len(token) != 32 or not token.isalnum():
-        raise UnknownSession(token)
-    base = f"{PREFIX}{{{token}}}:"
-    return base + "session", base + "journal", base + "snapshot"
-
-
-def _open_key(key: bytes) -> str:
-    return f"{PREFIX}open:{key.hex()}"
-
-
-def _checked(answer: list[Any], token: str, sequence: int = 0) -> list[Any]:
-    """What a script returns after its leading 1; its leading 0 becomes our error."""
-    if answer[0] == 1:
-        return answer[1:]
-    if answer[1] == b"fenced":
-        raise SessionFenced(token)
-    if answer[1] == b"gap":
-        raise SequenceGap(sequence, answer[2])
-    raise UnknownSession(token)
-
-
-def _pairs(flat: list[bytes]) -> dict[bytes, bytes]:
-    return dict(zip(flat[::2], flat[1::2], strict=True))
-
-
-def _to_fields(record: SessionRecord) -> list[str | int | bytes]:
-    fields: dict[str, str | int | bytes] = {**vars(record), "last": 0, "snapshot_sequence": 0}
-    return [word for pair in fields.items() for word in pair]
-
-
-def _from_fields(fields: dict[bytes, bytes]) -> SessionRecord:
-    return SessionRecord(
-        token=fields[b"token"].decode(),
-        world=fields[b"world"].decode(),
-        num_envs=int(fields[b"num_envs"]),
-        autoreset_mode=fields[b"autoreset_mode"].decode(),
-        seeds=fields[b"seeds"],
-        open_key=fields[b"open_key"],
-        epoch=int(fields[b"epoch"]),
-        tenant=fields.get(b"tenant", b"").decode(),
-    )
 
 
 def _without_secrets(url: str) -> str:

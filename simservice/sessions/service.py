@@ -1,4 +1,4 @@
-"""The use cases of a session: open, resume, apply, render, close. Knows no ray, grpc, torch or redis.
+"""The use cases of a session: open, resume, apply, branch, render, close. Knows no ray, grpc, torch or redis.
 
 Exactly once. A request goes to the engine and to the journal at the same moment, and is answered when both are done.
 - Answered means journaled: whoever resumes the session replays it.
@@ -12,6 +12,7 @@ Exactly once. A request goes to the engine and to the journal at the same moment
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import weakref
@@ -27,17 +28,20 @@ from simservice.errors import (
     ModelRetired,
     SessionClosed,
     SessionFenced,
+    SessionQuarantined,
     SimserviceError,
     StoreUnavailable,
     UnknownSession,
 )
+from simservice.sessions.branches import Branches
 from simservice.sessions.holdings import Holdings
-from simservice.sessions.lanes import Command, LaneEngine, Result
+from simservice.sessions.lanes import Branch, Command, LaneEngine, Result
 from simservice.sessions.leases import MemoryLeases
 from simservice.sessions.quotas import ANYONE, QuotaKeeper, Tenant, own_key
 from simservice.sessions.recovery import revive, submit
 from simservice.sessions.session import Session
 from simservice.sessions.settings import SessionConfig, SessionStats
+from simservice.sessions.snapshots import Snapshots
 from simservice.sessions.store import Recovery, SessionRecord, SessionStore
 from simservice.sessions.waiting import ended
 from simservice.types import SEED_LIMIT, Array
@@ -53,7 +57,7 @@ class SessionService:
         engine: LaneEngine,
         store: SessionStore,
         *,
-        decode: Callable[[bytes], Command],
+        decode: Callable[[bytes], Command | Branch],
         config: SessionConfig | None = None,
         quotas: QuotaKeeper | None = None,
     ) -> None:
@@ -67,8 +71,8 @@ class SessionService:
         self._lose, self._renew, self._settled = self.held.lose, self.held.renew, self.held.settled
         self._install, self._remove, self._spawn = self.held.install, self.held.remove, self.held.spawn
         self._doors: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
-        # A snapshot waits for replies_kept requests, and only one can wait.
-        self._snapshot_interval = max(self.config.snapshot_every_steps, self.config.replies_kept + 1)
+        self._snapshots = Snapshots(engine, store, self.held, self.config)
+        self._branches = Branches(engine, store, self.held, self._snapshots, self.quotas, self.config)
 
     # ---- the calls -------------------------------------------------------------------------------------------------
 
@@ -104,7 +108,7 @@ class SessionService:
                 raise self.held.hinted(error) from error
             raise
         self._stats.opened += 1
-        return self._install(Session(record, lanes, {}, 0, record.epoch, 0.0, self._snapshot_interval))
+        return self._install(Session(record, lanes, {}, 0, record.epoch, 0.0, self._snapshots.interval))
 
     async def resume(self, token: str, tenant: Tenant = ANYONE) -> Session:
         """Takes a session over, from another replica or from another stream of this one, which may not go on then."""
@@ -136,6 +140,7 @@ class SessionService:
             stepped = submit(self.engine, session.lanes, command)
             if stepped.done() and (refusal := stepped.exception()) is not None:
                 raise self._refused(session, refusal)  # refused at once: there is nothing to journal
+            session.newest_bytes = len(payload)
             journaled = self.store.append(session.token, session.epoch, sequence, payload)
             try:
                 await ended(stepped)
@@ -145,6 +150,12 @@ class SessionService:
                 session.unsettled = self._spawn(self._settle(session, sequence, stepped, journaled))
                 raise
             return await self._outcome(session, sequence, stepped, journaled)
+
+    async def branch(
+        self, session: Session, sequence: int, command: Branch, payload: bytes, tenant: Tenant = ANYONE
+    ) -> Result:
+        """Forks, saves, restores or forgets; the rules are those of apply. A forked session is the tenant's."""
+        return await self._branches.apply(session, sequence, command, payload, tenant)
 
     async def render(self, session: Session) -> Array:
         """Pictures of all lanes, (num_envs, height, width, 3) uint8."""
@@ -201,13 +212,8 @@ class SessionService:
         session.commit(sequence, result, self.config.replies_kept)
         self._stats.requests += 1
         self._renew(session)
-        if sequence >= session.snapshot_due:
-            session.snapshot_due = sequence + self._snapshot_interval
-            self._spawn(self._take_snapshot(session, sequence, self.engine.snapshot(session.lanes)))
-        waiting = session.waiting_snapshot
-        if waiting is not None and sequence >= waiting[0] + self.config.replies_kept:
-            session.waiting_snapshot = None
-            self._spawn(self._store_snapshot(session, *waiting))
+        session.journal_bytes += session.newest_bytes
+        self._snapshots.after(session, sequence)
         return result
 
     async def _take_back(self, session: Session, sequence: int, refusal: BaseException) -> None:
@@ -233,24 +239,6 @@ class SessionService:
         except SimserviceError as error:
             log.info("request %d of session %s failed after its stream had gone: %s", sequence, session.token, error)
 
-    # ---- snapshots -------------------------------------------------------------------------------------------------
-
-    async def _take_snapshot(self, session: Session, sequence: int, taken: asyncio.Future[bytes]) -> None:
-        try:
-            data = await taken
-        except SimserviceError as error:
-            log.warning("no snapshot of session %s at %d: %s", session.token, sequence, error)
-            return
-        session.waiting_snapshot = (sequence, data)
-
-    async def _store_snapshot(self, session: Session, sequence: int, data: bytes) -> None:
-        try:
-            await self.store.snapshot(session.token, session.epoch, sequence, data)
-        except SimserviceError as error:  # the journal still holds everything
-            log.warning("the snapshot of session %s at %d was not stored: %s", session.token, sequence, error)
-        else:
-            self._stats.snapshots += 1
-
     # ---- who holds what --------------------------------------------------------------------------------------------
 
     async def _take_over(self, local: Session, tenant: Tenant) -> Session:
@@ -266,24 +254,40 @@ class SessionService:
         if local is not None and local.end is None:
             current = record.epoch == local.epoch + 1 and recovery.last_sequence == local.last_sequence
             if current:
+                session = local.handed_on(record)
                 self._remove(local, partial(SessionFenced, token), release=False)
                 self._stats.resumed += 1
                 self._stats.adopted += 1
-                session = Session(record, local.lanes, local.replies, local.last_sequence, record.epoch, 0.0)
-                session.snapshot_due = local.snapshot_due
-                session.waiting_snapshot = local.waiting_snapshot
-                return self._install(session)
+                return await self._settled_claim(self._install(session))
             self._remove(local, partial(SessionFenced, token))
-        await self.quotas.acquire(tenant, record.token, record.num_envs)
+        if recovery.claims > self.config.claims_in_replay:
+            await ended(self._spawn(self._settle_claim(record, False)))
+            raise SessionQuarantined(token, self.config.claims_in_replay)
         try:
-            return self._install(await self._revived(recovery))
+            await self.quotas.acquire(tenant, record.token, record.num_envs)
+            session = self._install(await self._revived(recovery))
         except BaseException:
             self.quotas.release(record.tenant, record.token)
+            await ended(self._spawn(self._settle_claim(record, False)))
             raise
+        return await self._settled_claim(session)
+
+    async def _settled_claim(self, session: Session) -> Session:
+        try:
+            await ended(self._spawn(self._settle_claim(session.record, True)))
+        except asyncio.CancelledError:  # the caller has gone
+            self.held.detach(session)
+            raise
+        return session
+
+    async def _settle_claim(self, record: SessionRecord, brought_back: bool) -> None:
+        """This process outlived a claim; one whose end the store does not hear of counts as one that ended it."""
+        with contextlib.suppress(StoreUnavailable):
+            await self.store.settle(record.token, record.epoch, brought_back)
 
     async def _revived(self, recovery: Recovery) -> Session:
         record, epoch = recovery.record, recovery.record.epoch
-        revived = await revive(recovery, self.engine, self._decode, self.config.replies_kept)
+        revived = await revive(recovery, self.engine, self.store, self._decode, self.config.replies_kept)
         if revived.refused:
             try:
                 epoch = await self.store.retract(record.token, epoch, recovery.last_sequence)
@@ -291,6 +295,8 @@ class SessionService:
                 self.engine.release(revived.lanes)
                 raise
         session = Session(record, revived.lanes, revived.replies, revived.last_sequence, epoch, 0.0)
-        session.snapshot_due = recovery.snapshot_sequence + self._snapshot_interval
+        session.snapshot_due = recovery.snapshot_sequence + self._snapshots.interval
+        session.journal_bytes = sum(map(len, recovery.journal))
+        session.snapshot_bytes, session.point_bytes = len(recovery.snapshot or b""), recovery.point_bytes
         self._stats.resumed += 1
         return session

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from gymnasium.vector import AutoresetMode
 
@@ -12,6 +13,15 @@ from simservice.errors import SequenceGap, SimserviceError
 from simservice.sessions.lanes import Result
 from simservice.sessions.store import SessionRecord
 from simservice.types import Array
+
+
+@dataclass(eq=False, slots=True)
+class Waiting:
+    """A snapshot that is being taken, or was taken and is not yet old enough to be stored."""
+
+    sequence: int  # the last request it holds
+    journal_bytes: int  # of the requests that will be cut
+    data: bytes | None
 
 
 @dataclass(eq=False, slots=True)
@@ -26,11 +36,27 @@ class Session:
     deadline: float  # of the event loop's clock: idle since then minus the time to live
     snapshot_due: int = 0  # the first sequence that a new snapshot may be taken at
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # one request at a time
-    unsettled: asyncio.Task[None] | None = None  # a request whose caller went away in the middle
-    waiting_snapshot: tuple[int, bytes] | None = None  # taken, not yet old enough to be stored
+    unsettled: asyncio.Task[Any] | None = None  # a request whose caller went away in the middle
+    waiting_snapshot: Waiting | None = None
+    newest_bytes: int = 0  # of the request under way
+    journal_bytes: int = 0  # in the store, as are the next two
+    snapshot_bytes: int = 0
+    point_bytes: int = 0
     end: Callable[[], SimserviceError] | None = None  # why this object may no longer drive the session
     detached: bool = False  # its stream broke
     forgotten: bool = False  # closed in the store as well
+
+    def handed_on(self, record: SessionRecord) -> Session:
+        """The same lanes held by a later stream, under the record's epoch."""
+        session = Session(record, self.lanes, self.replies, self.last_sequence, record.epoch, 0.0, self.snapshot_due)
+        if self.waiting_snapshot is not None:
+            if self.waiting_snapshot.data is None:
+                session.snapshot_due = self.last_sequence  # whoever takes it, takes it for this object
+            else:
+                session.waiting_snapshot = self.waiting_snapshot
+        session.journal_bytes, session.snapshot_bytes = self.journal_bytes, self.snapshot_bytes
+        session.point_bytes = self.point_bytes
+        return session
 
     @property
     def token(self) -> str:

@@ -3,6 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
+
+from simservice.errors import PointsExhausted
+
+
+class PointLimits(NamedTuple):
+    """What the saved points of one session may be."""
+
+    most: int
+    most_bytes: int
+
+    def exceeded(self, count: int, total_bytes: int, asked_bytes: int) -> PointsExhausted:
+        """The error for one more point of so many bytes, where so many are."""
+        if count + 1 > self.most:
+            return PointsExhausted("points", asked=1, active=count, most=self.most)
+        return PointsExhausted("bytes", asked=asked_bytes, active=total_bytes, most=self.most_bytes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -11,9 +27,18 @@ class SessionConfig:
 
     max_num_envs: int = 4096  # lanes one session may hold
     snapshot_every_steps: int = 256  # requests between snapshots: bounds the replay and the journal
+    max_journal_bytes: int = 4 * 2**20  # the same in bytes: of what is journaled when the next snapshot is taken
+    max_points: int = 64  # saved points one session may hold
+    max_points_bytes: int = 64 * 2**20  # of all of them together
+    claims_in_replay: int = 3  # a session that so many claimants in a row did not bring back is brought back no more
     replies_kept: int = 8  # how many of the newest answers a repeat may still fetch
     idle_ttl_s: float = 600.0  # a session nobody drives is closed after this
     detached_ttl_s: float = 30.0  # lanes of a broken stream are given up after this; the session itself stays
+
+    @property
+    def point_limits(self) -> PointLimits:
+        """Of saved points."""
+        return PointLimits(self.max_points, self.max_points_bytes)
 
 
 @dataclass
@@ -25,6 +50,7 @@ class SessionStats:
     opened: int = 0
     resumed: int = 0
     adopted: int = 0  # of resumed: taken over from another stream with their lanes
+    forked: int = 0  # sessions made by forks
     requests: int = 0
     repeats: int = 0  # requests answered from the kept replies
     refused: int = 0  # requests the engine refused without effect

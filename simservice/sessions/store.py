@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from simservice.sessions.settings import PointLimits
+
 
 @dataclass(frozen=True, kw_only=True)
 class SessionRecord:
@@ -31,6 +33,8 @@ class Recovery:
     snapshot_sequence: int  # the last request the snapshot holds; 0 without one
     last_sequence: int
     journal: Sequence[bytes]  # payloads of snapshot_sequence + 1 ... last_sequence
+    claims: int = 1  # this one and those that never ended, since the session was last brought back
+    point_bytes: int = 0  # of all saved points
 
 
 class SessionStore(Protocol):
@@ -42,14 +46,24 @@ class SessionStore(Protocol):
 
     address: str
 
-    async def create(self, record: SessionRecord) -> SessionRecord:
-        """Stores a new session with its record's epoch; if one with the same open_key exists, returns that one."""
+    async def create(self, record: SessionRecord, snapshot: bytes | None = None) -> SessionRecord:
+        """Stores a new session with its record's epoch; if one with the same open_key exists, returns that one.
+
+        A forked session begins with a snapshot, which holds no request.
+        """
 
     async def record(self, token: str) -> SessionRecord:
         """The session's record as it is, without claiming anything. UnknownSession."""
 
     async def claim(self, token: str) -> Recovery:
         """Raises the epoch by one and returns all that is stored, the record with the new epoch. UnknownSession."""
+
+    async def settle(self, token: str, epoch: int, brought_back: bool) -> None:
+        """Tells that a claim has ended: its process lives, so it is no longer counted.
+
+        When it brought the session back and nobody has claimed it since, the count begins anew. Never an error of the
+        session: a settlement may come late.
+        """
 
     def append(self, token: str, epoch: int, sequence: int, payload: bytes) -> asyncio.Future[None]:
         """Journals one request, durably as the server is configured, and renews the session's time to live.
@@ -68,6 +82,29 @@ class SessionStore(Protocol):
         """Replaces the snapshot by one that holds all requests up to `sequence`, and cuts the journal there.
 
         One that is not newer than what is stored changes nothing; one ahead of the journal is SequenceGap.
+        """
+
+    async def save(
+        self, token: str, epoch: int, sequence: int, payload: bytes, data: bytes, limits: PointLimits
+    ) -> int:
+        """Journals a request as append does and keeps `data` as the point of that number; returns all points' bytes.
+
+        PointsExhausted, and nothing done, when there would be more than the limits. Repeating it does nothing.
+        """
+
+    async def restore(self, token: str, epoch: int, sequence: int, payload: bytes, point: int) -> bytes:
+        """Journals a request as append does and reads a point; UnknownPoint, and nothing done, when it is not there.
+
+        The point stays readable until the journal is cut behind this request.
+        """
+
+    async def point(self, token: str, point: int) -> bytes:
+        """Reads a point that a journaled restore read, also one that was forgotten since. UnknownPoint."""
+
+    async def forget(self, token: str, epoch: int, sequence: int, payload: bytes, points: Sequence[int]) -> int:
+        """Journals a request as append does and gives points up; returns the bytes of those that are left.
+
+        A point that a replay of the journal would read is given up to restores at once, and counts until the cut.
         """
 
     async def touch(self, token: str, epoch: int) -> None:

@@ -33,7 +33,7 @@ TIMED_CALLS = ("open", "reset", "step", OTHER_CALL)
 
 CALLS = (
     "ListWorlds", "GetWorld", "Report", "ReadReports",
-    "open", "resume", "reset", "step", "render", "fork", "save", "restore", "close", OTHER_CALL,
+    "open", "resume", "reset", "step", "render", "fork", "save", "restore", "forget", "close", OTHER_CALL,
 )  # fmt: skip
 """The values of the label `call` of the count by code."""
 

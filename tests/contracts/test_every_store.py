@@ -6,10 +6,12 @@ from dataclasses import replace
 import pytest
 import redis
 
-from simservice.errors import SequenceGap, SessionFenced, UnknownSession
+from simservice.errors import PointsExhausted, SequenceGap, SessionFenced, UnknownPoint, UnknownSession
 from simservice.sessions.embedded import EmbeddedStore
 from simservice.sessions.memory_store import MemoryStore
-from simservice.sessions.redis_store import DEADLINES, RedisStore
+from simservice.sessions.redis_layout import DEADLINES
+from simservice.sessions.redis_store import RedisStore
+from simservice.sessions.settings import PointLimits
 from simservice.sessions.store import SessionRecord
 
 TTL_S = 600.0
@@ -324,5 +326,141 @@ def test_announced_worlds_are_listed_until_their_time_is_over(run):
         worlds = await store.worlds()
         assert worlds["long@1"] == b"\x00changed"
         assert "short@1" not in worlds
+
+    run(use)
+
+
+# ---- points, forks, claims -------------------------------------------------------------------------------------------
+
+LIMITS = PointLimits(3, 100)
+
+
+def test_a_forked_session_begins_with_its_snapshot_and_no_request(run):
+    async def use(store):
+        record = await store.create(a_record(), b"\x00state")
+        assert await store.create(replace(record, seeds=bytes(16)), b"another") == record, "the first one stays"
+        recovery = await store.claim(record.token)
+        assert (recovery.snapshot, recovery.snapshot_sequence, recovery.last_sequence) == (b"\x00state", 0, 0)
+        await store.append(record.token, 2, 1, b"one")
+        assert list((await store.claim(record.token)).journal) == [b"one"]
+
+    run(use)
+
+
+def test_a_save_is_journaled_and_its_point_read_by_a_restore_that_is_journaled_too(run):
+    async def use(store):
+        token = (await store.create(a_record())).token
+        await store.append(token, 1, 1, b"reset")
+        assert await store.save(token, 1, 2, b"save", b"\x00data", LIMITS) == 5
+        assert await store.save(token, 1, 2, b"save", b"\x00data", LIMITS) == 5, "a repeat does nothing"
+        assert await store.restore(token, 1, 3, b"restore", 2) == b"\x00data"
+        assert await store.restore(token, 1, 3, b"restore", 2) == b"\x00data"
+        assert await store.point(token, 2) == b"\x00data"
+        recovery = await store.claim(token)
+        assert list(recovery.journal) == [b"reset", b"save", b"restore"]
+        assert (recovery.last_sequence, recovery.point_bytes) == (3, 5)
+
+    run(use)
+
+
+def test_a_restore_of_what_is_not_saved_journals_nothing(run):
+    async def use(store):
+        token = (await store.create(a_record())).token
+        with pytest.raises(UnknownPoint, match="no point 7"):
+            await store.restore(token, 1, 1, b"restore", 7)
+        with pytest.raises(UnknownPoint):
+            await store.point(token, 7)
+        assert (await store.claim(token)).last_sequence == 0
+
+    run(use)
+
+
+def test_saves_beyond_a_limit_name_it_and_journal_nothing(run):
+    async def use(store):
+        token = (await store.create(a_record())).token
+        await store.save(token, 1, 1, b"save", bytes(60), LIMITS)
+        with pytest.raises(PointsExhausted, match="100 bytes of saved points; it has 60, and this save needs 41"):
+            await store.save(token, 1, 2, b"save", bytes(41), LIMITS)
+        await store.save(token, 1, 2, b"save", b"", LIMITS)
+        await store.save(token, 1, 3, b"save", b"", LIMITS)
+        with pytest.raises(PointsExhausted, match="3 points of saved points; it has 3") as caught:
+            await store.save(token, 1, 4, b"save", b"", LIMITS)
+        assert caught.value.details == {"limit": "3", "active": "3", "asked": "1", "quota": "points"}
+        assert (await store.claim(token)).last_sequence == 3
+
+    run(use)
+
+
+def test_a_forgotten_point_is_gone_at_once_unless_a_journaled_restore_reads_it(run):
+    async def use(store):
+        token = (await store.create(a_record())).token
+        await store.save(token, 1, 1, b"save", b"first", LIMITS)
+        await store.save(token, 1, 2, b"save", b"second!", LIMITS)
+        await store.restore(token, 1, 3, b"restore", 2)
+        assert await store.forget(token, 1, 4, b"forget", [1, 2, 99]) == 7
+        assert await store.forget(token, 1, 4, b"forget", [1, 2, 99]) == 7, "a repeat does nothing"
+        with pytest.raises(UnknownPoint):
+            await store.restore(token, 1, 5, b"restore", 2)
+        assert await store.point(token, 2) == b"second!", "a replay still needs it"
+        await store.snapshot(token, 1, 2, b"state")
+        assert await store.point(token, 2) == b"second!"
+        await store.snapshot(token, 1, 3, b"state")
+        with pytest.raises(UnknownPoint):
+            await store.point(token, 2)
+        recovery = await store.claim(token)
+        assert (recovery.point_bytes, list(recovery.journal)) == (0, [b"forget"])
+
+    run(use)
+
+
+def test_points_are_written_by_the_owner_alone_and_in_order(run):
+    async def use(store):
+        token = (await store.create(a_record())).token
+        await store.save(token, 1, 1, b"save", b"data", LIMITS)
+        for call in (
+            store.save(token, 1, 3, b"", b"", LIMITS),
+            store.restore(token, 1, 3, b"", 1),
+            store.forget(token, 1, 3, b"", [1]),
+        ):
+            with pytest.raises(SequenceGap, match="expects 2"):
+                await call
+        await store.claim(token)
+        for call in (
+            store.save(token, 1, 2, b"", b"", LIMITS),
+            store.restore(token, 1, 2, b"", 1),
+            store.forget(token, 1, 2, b"", [1]),
+        ):
+            with pytest.raises(SessionFenced):
+                await call
+
+    run(use)
+
+
+def test_claims_that_never_end_are_counted_until_one_brings_the_session_back(run):
+    async def use(store):
+        token = (await store.create(a_record())).token
+        counts = [(await store.claim(token)).claims for _ in range(3)]
+        assert counts == [1, 2, 3]
+        await store.settle(token, 4, False)
+        assert (await store.claim(token)).claims == 3, "one has ended"
+        await store.settle(token, 4, True)
+        assert (await store.claim(token)).claims == 3, "it brought the session back, but others have claimed it since"
+        await store.settle(token, 6, True)
+        assert (await store.claim(token)).claims == 1
+
+    run(use)
+
+
+def test_points_live_and_go_with_their_session(run):
+    async def use(store, elapse):
+        token = (await store.create(a_record())).token
+        await store.save(token, 1, 1, b"save", b"data", LIMITS)
+        for sequence in (2, 3):
+            elapse(0.7 * TTL_S)
+            await store.append(token, 1, sequence, b"step")
+        assert await store.point(token, 1) == b"data"
+        await store.delete(token, 1)
+        with pytest.raises(UnknownPoint):
+            await store.point(token, 1)
 
     run(use)

@@ -9,7 +9,7 @@ from simservice.client.session import list_worlds
 
 def test_mutated_messages_in_process():
     codes = asyncio.run(in_process(4_000, seed=1))
-    assert codes["OK"] > 100 and codes["INVALID_ARGUMENT"] > 1_000 and codes["NOT_FOUND"] > 0
+    assert codes["OK"] > 100 and codes["INVALID_ARGUMENT"] > 800 and codes["NOT_FOUND"] > 0
 
 
 def test_mutated_messages_over_a_socket(toy_server):

@@ -140,6 +140,45 @@ def test_a_session_from_open_to_close(player):
     assert player.call.code() == grpc.StatusCode.OK
 
 
+def test_forks_and_points_are_numbered_requests_with_one_effect(stub, player):
+    player.ask(**open_call(num_envs=3))
+    shown = rows(player.ask(1, **reset_call()).reset.observation)
+    fork = {"fork": pb.Fork(lanes=[2, 0], copies=2, luck=pb.LUCK_FRESH, fork_key=bytes(16))}
+    forked = player.ask(2, **fork).forked
+    assert player.ask(2, **fork).forked == forked
+    assert (forked.num_envs, len(forked.session)) == (4, 32)
+    child = Player(stub, "toy")
+    opened = child.ask(resume=pb.Resume(session=forked.session)).opened
+    assert (opened.num_envs, opened.last_sequence) == (4, 0)
+    child.ask(1, **step_call(1, 1, 1, 1))
+    child.ask(close=pb.Close())
+    point = player.ask(3, save=pb.Save()).saved.point
+    player.ask(4, **step_call(0, 1, 2))
+    restored = player.ask(5, restore=pb.Restore(point=point)).restored
+    assert np.array_equal(rows(restored.observation), shown)
+    assert player.ask(5, restore=pb.Restore(point=point)).restored == restored
+    assert player.ask(6, forget=pb.Forget(points=[point])).HasField("forgotten")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ({"fork": pb.Fork(copies=1, luck=7, fork_key=bytes(16))}, "luck: 7 is no luck"),
+        ({"fork": pb.Fork(copies=1)}, "fork_key: it has 0 bytes"),
+        ({"fork": pb.Fork(fork_key=bytes(16))}, "copies: 0 copies"),
+        ({"fork": pb.Fork(copies=1, luck=pb.LUCK_FRESH, seeds=bytes(9), fork_key=bytes(16))}, "seeds: 9 bytes"),
+        ({"restore": pb.Restore(point=9)}, "no point 9"),
+        ({"forget": pb.Forget()}, "points: 0 were sent"),
+        ({"forget": pb.Forget(points=range(1025))}, "points: 1025 were sent, 1 to 1024 can be"),
+    ],
+)
+def test_a_branch_that_cannot_be_meant_is_refused_and_uses_no_number(player, call, message):
+    player.ask(**open_call())
+    player.ask(1, **reset_call())
+    assert message in str(player.refused(2, **call))
+    player.ask(2, **step_call(0, 1))
+
+
 def test_a_refused_request_changes_nothing_and_the_stream_goes_on(player):
     player.ask(**open_call())
     player.ask(1, **reset_call())

@@ -7,6 +7,7 @@ from counter_lanes import CounterLanes, decode, encode, same
 
 from simservice.errors import CapacityExhausted, InternalError
 from simservice.sessions.lanes import Reset, Step
+from simservice.sessions.memory_store import MemoryStore
 from simservice.sessions.recovery import revive
 from simservice.sessions.store import Recovery, SessionRecord
 
@@ -38,7 +39,7 @@ def test_a_journal_alone_gives_the_same_lanes_and_the_newest_answers():
     async def live():
         answers, snapshot = await first_life(len(COMMANDS))
         engine = CounterLanes()
-        revived = await revive(WHOLE, engine, decode, replies_kept=3)
+        revived = await revive(WHOLE, engine, MemoryStore(), decode, replies_kept=3)
         assert (revived.last_sequence, revived.refused) == (41, False)
         assert sorted(revived.replies) == [39, 40, 41]
         assert all(same(revived.replies[n], answers[n - 1]) for n in revived.replies)
@@ -53,7 +54,7 @@ def test_a_snapshot_and_the_rest_of_the_journal_give_the_same_lanes(sequence):
         _, snapshot = await first_life(sequence)
         recovery = replace(WHOLE, snapshot=snapshot, snapshot_sequence=sequence, journal=list(WHOLE.journal)[sequence:])
         engine = CounterLanes()
-        revived = await revive(recovery, engine, decode, replies_kept=3)
+        revived = await revive(recovery, engine, MemoryStore(), decode, replies_kept=3)
         assert revived.last_sequence == 41
         assert await engine.snapshot(revived.lanes) == (await first_life(len(COMMANDS)))[1]
         assert engine.steps_done == 41 - sequence
@@ -75,7 +76,7 @@ def test_what_cannot_be_brought_back_leaves_no_lane_taken(recovery, error, messa
     async def live():
         engine = CounterLanes()
         with pytest.raises(error, match=message):
-            await revive(recovery, engine, decode, replies_kept=3)
+            await revive(recovery, engine, MemoryStore(), decode, replies_kept=3)
         await asyncio.sleep(0)
         assert engine.lanes_in_use == 0
 

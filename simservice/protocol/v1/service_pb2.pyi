@@ -1,11 +1,21 @@
 from simservice.protocol.v1 import world_pb2 as _world_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class Luck(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LUCK_UNSPECIFIED: _ClassVar[Luck]
+    LUCK_SAME: _ClassVar[Luck]
+    LUCK_FRESH: _ClassVar[Luck]
+LUCK_UNSPECIFIED: Luck
+LUCK_SAME: Luck
+LUCK_FRESH: Luck
 
 class ListWorldsRequest(_message.Message):
     __slots__ = ()
@@ -45,7 +55,7 @@ class Values(_message.Message):
     def __init__(self, leaves: _Optional[_Iterable[bytes]] = ..., ragged: _Optional[_Iterable[_Union[Values.Ragged, _Mapping]]] = ...) -> None: ...
 
 class PlayRequest(_message.Message):
-    __slots__ = ("sequence", "open", "resume", "reset", "step", "render", "close")
+    __slots__ = ("sequence", "open", "resume", "reset", "step", "render", "close", "fork", "save", "restore", "forget")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     OPEN_FIELD_NUMBER: _ClassVar[int]
     RESUME_FIELD_NUMBER: _ClassVar[int]
@@ -53,6 +63,10 @@ class PlayRequest(_message.Message):
     STEP_FIELD_NUMBER: _ClassVar[int]
     RENDER_FIELD_NUMBER: _ClassVar[int]
     CLOSE_FIELD_NUMBER: _ClassVar[int]
+    FORK_FIELD_NUMBER: _ClassVar[int]
+    SAVE_FIELD_NUMBER: _ClassVar[int]
+    RESTORE_FIELD_NUMBER: _ClassVar[int]
+    FORGET_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     open: Open
     resume: Resume
@@ -60,7 +74,11 @@ class PlayRequest(_message.Message):
     step: Step
     render: Render
     close: Close
-    def __init__(self, sequence: _Optional[int] = ..., open: _Optional[_Union[Open, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., reset: _Optional[_Union[Reset, _Mapping]] = ..., step: _Optional[_Union[Step, _Mapping]] = ..., render: _Optional[_Union[Render, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ...) -> None: ...
+    fork: Fork
+    save: Save
+    restore: Restore
+    forget: Forget
+    def __init__(self, sequence: _Optional[int] = ..., open: _Optional[_Union[Open, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., reset: _Optional[_Union[Reset, _Mapping]] = ..., step: _Optional[_Union[Step, _Mapping]] = ..., render: _Optional[_Union[Render, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., fork: _Optional[_Union[Fork, _Mapping]] = ..., save: _Optional[_Union[Save, _Mapping]] = ..., restore: _Optional[_Union[Restore, _Mapping]] = ..., forget: _Optional[_Union[Forget, _Mapping]] = ...) -> None: ...
 
 class Open(_message.Message):
     __slots__ = ("world", "num_envs", "autoreset_mode", "client_version", "open_key")
@@ -114,12 +132,42 @@ class Render(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class Fork(_message.Message):
+    __slots__ = ("lanes", "copies", "luck", "seeds", "fork_key")
+    LANES_FIELD_NUMBER: _ClassVar[int]
+    COPIES_FIELD_NUMBER: _ClassVar[int]
+    LUCK_FIELD_NUMBER: _ClassVar[int]
+    SEEDS_FIELD_NUMBER: _ClassVar[int]
+    FORK_KEY_FIELD_NUMBER: _ClassVar[int]
+    lanes: _containers.RepeatedScalarFieldContainer[int]
+    copies: int
+    luck: Luck
+    seeds: bytes
+    fork_key: bytes
+    def __init__(self, lanes: _Optional[_Iterable[int]] = ..., copies: _Optional[int] = ..., luck: _Optional[_Union[Luck, str]] = ..., seeds: _Optional[bytes] = ..., fork_key: _Optional[bytes] = ...) -> None: ...
+
+class Save(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Restore(_message.Message):
+    __slots__ = ("point",)
+    POINT_FIELD_NUMBER: _ClassVar[int]
+    point: int
+    def __init__(self, point: _Optional[int] = ...) -> None: ...
+
+class Forget(_message.Message):
+    __slots__ = ("points",)
+    POINTS_FIELD_NUMBER: _ClassVar[int]
+    points: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, points: _Optional[_Iterable[int]] = ...) -> None: ...
+
 class Close(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class PlayReply(_message.Message):
-    __slots__ = ("sequence", "opened", "reset", "stepped", "rendered", "closed", "error", "server_ns")
+    __slots__ = ("sequence", "opened", "reset", "stepped", "rendered", "closed", "error", "forked", "saved", "restored", "forgotten", "server_ns")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     OPENED_FIELD_NUMBER: _ClassVar[int]
     RESET_FIELD_NUMBER: _ClassVar[int]
@@ -127,6 +175,10 @@ class PlayReply(_message.Message):
     RENDERED_FIELD_NUMBER: _ClassVar[int]
     CLOSED_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    FORKED_FIELD_NUMBER: _ClassVar[int]
+    SAVED_FIELD_NUMBER: _ClassVar[int]
+    RESTORED_FIELD_NUMBER: _ClassVar[int]
+    FORGOTTEN_FIELD_NUMBER: _ClassVar[int]
     SERVER_NS_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     opened: Opened
@@ -135,8 +187,12 @@ class PlayReply(_message.Message):
     rendered: Rendered
     closed: Closed
     error: Error
+    forked: Forked
+    saved: Saved
+    restored: Restored
+    forgotten: Forgotten
     server_ns: int
-    def __init__(self, sequence: _Optional[int] = ..., opened: _Optional[_Union[Opened, _Mapping]] = ..., reset: _Optional[_Union[ResetDone, _Mapping]] = ..., stepped: _Optional[_Union[Stepped, _Mapping]] = ..., rendered: _Optional[_Union[Rendered, _Mapping]] = ..., closed: _Optional[_Union[Closed, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., server_ns: _Optional[int] = ...) -> None: ...
+    def __init__(self, sequence: _Optional[int] = ..., opened: _Optional[_Union[Opened, _Mapping]] = ..., reset: _Optional[_Union[ResetDone, _Mapping]] = ..., stepped: _Optional[_Union[Stepped, _Mapping]] = ..., rendered: _Optional[_Union[Rendered, _Mapping]] = ..., closed: _Optional[_Union[Closed, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., forked: _Optional[_Union[Forked, _Mapping]] = ..., saved: _Optional[_Union[Saved, _Mapping]] = ..., restored: _Optional[_Union[Restored, _Mapping]] = ..., forgotten: _Optional[_Union[Forgotten, _Mapping]] = ..., server_ns: _Optional[int] = ...) -> None: ...
 
 class Opened(_message.Message):
     __slots__ = ("session", "world", "num_envs", "autoreset_mode", "last_sequence")
@@ -201,6 +257,30 @@ class Rendered(_message.Message):
     width: int
     frames: bytes
     def __init__(self, height: _Optional[int] = ..., width: _Optional[int] = ..., frames: _Optional[bytes] = ...) -> None: ...
+
+class Forked(_message.Message):
+    __slots__ = ("session", "num_envs")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    NUM_ENVS_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    num_envs: int
+    def __init__(self, session: _Optional[str] = ..., num_envs: _Optional[int] = ...) -> None: ...
+
+class Saved(_message.Message):
+    __slots__ = ("point",)
+    POINT_FIELD_NUMBER: _ClassVar[int]
+    point: int
+    def __init__(self, point: _Optional[int] = ...) -> None: ...
+
+class Restored(_message.Message):
+    __slots__ = ("observation",)
+    OBSERVATION_FIELD_NUMBER: _ClassVar[int]
+    observation: Values
+    def __init__(self, observation: _Optional[_Union[Values, _Mapping]] = ...) -> None: ...
+
+class Forgotten(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class Closed(_message.Message):
     __slots__ = ()

@@ -1,5 +1,5 @@
 -- Journals one request of a session and renews the time to live of all its keys.
--- KEYS: session, journal, snapshot. ARGV: epoch, sequence, payload, ttl in ms.
+-- KEYS: session, journal, states. ARGV: epoch, sequence, payload, ttl in ms.
 -- Returns {1} (done, or done before), {0, 'unknown'}, {0, 'fenced'} or {0, 'gap', expected}.
 local session = redis.call('HMGET', KEYS[1], 'epoch', 'last')
 if not session[1] then return {0, 'unknown'} end

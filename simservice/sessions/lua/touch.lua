@@ -1,4 +1,4 @@
--- Renews the time to live. KEYS: session, journal, snapshot. ARGV: epoch, ttl in ms.
+-- Renews the time to live. KEYS: session, journal, states. ARGV: epoch, ttl in ms.
 -- Returns {1}, {0, 'unknown'} or {0, 'fenced'}.
 local epoch = redis.call('HGET', KEYS[1], 'epoch')
 if not epoch then return {0, 'unknown'} end

@@ -1,0 +1,67 @@
+"""When a session's lanes are snapshotted, and when its journal is cut: so neither grows with the session's age.
+
+A snapshot taken at request n is stored once n + replies_kept requests are journaled; see service.py for why. One waits
+at a time. It is taken every so many requests, after so many bytes of journal, and at every fork, save and restore.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from simservice.errors import SimserviceError
+from simservice.sessions.holdings import Holdings
+from simservice.sessions.lanes import LaneEngine
+from simservice.sessions.session import Session, Waiting
+from simservice.sessions.settings import SessionConfig
+from simservice.sessions.store import SessionStore
+
+log = logging.getLogger(__name__)
+
+
+class Snapshots:
+    """Takes and stores the snapshots of one service's sessions."""
+
+    def __init__(self, engine: LaneEngine, store: SessionStore, held: Holdings, config: SessionConfig) -> None:
+        self._engine = engine
+        self._store = store
+        self._held = held
+        self._config = config
+        # A snapshot waits for replies_kept requests, and only one can wait.
+        self.interval = max(config.snapshot_every_steps, config.replies_kept + 1)
+
+    def after(self, session: Session, sequence: int, data: bytes | None = None) -> None:
+        """Called when a request is done; `data` is what the lanes are now, where somebody has that already."""
+        waiting = session.waiting_snapshot
+        if waiting is None:
+            if data is None and sequence < session.snapshot_due and not self._heavy(session):
+                return
+            session.snapshot_due = sequence + self.interval
+            session.waiting_snapshot = Waiting(sequence, session.journal_bytes, data)
+            if data is None:
+                taken = self._engine.snapshot(session.lanes)
+                self._held.spawn(self._take(session, session.waiting_snapshot, taken))
+        elif waiting.data is not None and sequence >= waiting.sequence + self._config.replies_kept:
+            session.waiting_snapshot = None
+            self._held.spawn(self._keep(session, waiting, waiting.data))
+
+    def _heavy(self, session: Session) -> bool:
+        return session.journal_bytes >= self._config.max_journal_bytes
+
+    async def _take(self, session: Session, waiting: Waiting, taken: asyncio.Future[bytes]) -> None:
+        try:
+            waiting.data = await taken
+        except SimserviceError as error:
+            log.warning("no snapshot of session %s at %d: %s", session.token, waiting.sequence, error)
+            if session.waiting_snapshot is waiting:
+                session.waiting_snapshot = None
+
+    async def _keep(self, session: Session, waiting: Waiting, data: bytes) -> None:
+        try:
+            await self._store.snapshot(session.token, session.epoch, waiting.sequence, data)
+        except SimserviceError as error:  # the journal still holds everything
+            log.warning("the snapshot of session %s at %d was not stored: %s", session.token, waiting.sequence, error)
+            return
+        session.journal_bytes -= waiting.journal_bytes
+        session.snapshot_bytes = len(data)
+        self._held.stats.snapshots += 1

@@ -1,0 +1,81 @@
+"""Copies of lanes on the device, and what lanes show: in few ticks, bit for bit, with their own luck where asked."""
+
+import numpy as np
+import pytest
+from test_engine import ACTIONS, act, lanes_of, run, where_ticks_run  # noqa: F401 (a fixture)
+
+from simservice.sessions.lanes import Reset
+
+
+def test_256_lanes_are_forked_in_at_most_three_ticks_and_go_on_bit_for_bit():
+    async def scenario(engine):
+        parent = lanes_of(engine, 256)
+        await engine.reset(parent, Reset(seeds=np.arange(256)))
+        for action in ACTIONS[:5]:
+            await engine.step(parent, act(np.repeat(action, 256)))
+        before = engine.stats().ticks
+        child = lanes_of(engine, 256)
+        copied, taken = engine.copy(parent, child, None), engine.snapshot(child)
+        await copied
+        snapshot = await taken
+        assert engine.stats().ticks - before <= 3
+        for action in ACTIONS[5:]:
+            ours = await engine.step(parent, act(np.repeat(action, 256)))
+            theirs = await engine.step(child, act(np.repeat(action, 256)))
+            assert ours.observation["observation"].tobytes() == theirs.observation["observation"].tobytes()
+        await engine.restore(child, snapshot)
+        assert len(snapshot) <= 256 * engine.snapshot_lane_bytes + 1024
+        assert len(snapshot) >= 256 * engine.snapshot_lane_bytes
+
+    run(scenario, capacity=512)
+
+
+def test_one_lane_may_be_copied_often_and_with_seeds_each_copy_has_a_luck_of_its_own():
+    async def scenario(engine):
+        parent, same, fresh = (lanes_of(engine, count) for count in (2, 3, 3))
+        await engine.reset(parent, Reset(seeds=np.array([5, 6])))
+        source = parent[[1, 1, 1]]
+        await engine.copy(source, same, None)
+        await engine.copy(source, fresh, np.array([7, 8, 7]))
+        shown = [(await engine.look(lanes))["observation"] for lanes in (parent, same, fresh)]
+        assert (shown[1] == shown[0][1]).all()
+        assert (shown[2] == shown[0][1]).all()
+        ours = (await engine.step(parent, act([1, 1]))).observation["observation"]
+        theirs = (await engine.step(same, act([1, 1, 1]))).observation["observation"]
+        others = (await engine.step(fresh, act([1, 1, 1]))).observation["observation"]
+        assert (theirs == ours[1]).all()
+        assert (others[0] == others[2]).all()
+        assert (others[0] != others[1]).any()
+        assert (others != ours[1]).any(axis=1).all()
+
+    run(scenario)
+
+
+def test_a_copy_waits_for_the_steps_of_its_source_and_is_waited_for_by_the_steps_of_its_target():
+    async def scenario(engine):
+        parent, child = lanes_of(engine, 2), lanes_of(engine, 2)
+        engine.reset(parent, Reset(seeds=np.array([5, 6])))
+        first = engine.step(parent, act([2, 0]))
+        engine.copy(parent, child, None)
+        second = engine.step(parent, act([0, 2]))
+        shown, stepped = engine.look(child), engine.step(child, act([0, 2]))
+        assert ((await shown)["observation"] == (await first).observation["observation"]).all()
+        assert ((await stepped).observation["observation"] == (await second).observation["observation"]).all()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("how", ["look", "copy"])
+def test_lanes_that_were_never_reset_show_zeros_and_stay_so_in_a_copy(how):
+    async def scenario(engine):
+        lanes = lanes_of(engine, 3)
+        await engine.reset(lanes, Reset())
+        unready = lanes_of(engine, 3)
+        if how == "copy":
+            await engine.copy(unready, lanes, None)
+            unready = lanes
+        assert not (await engine.look(unready))["observation"].any()
+        with pytest.raises(Exception, match="must be reset"):
+            await engine.step(unready, act([0, 0, 0]))
+
+    run(scenario)
