@@ -20,8 +20,9 @@ from simservice.errors import InvalidInput
 from simservice.fidelity.metric import Score, metrics
 from simservice.fidelity.outcomes import return_gap
 from simservice.fidelity.states import horizon_error_curve, trust_horizon
-from simservice.fidelity.traces import Traces, hold
-from simservice.monitor.imagine import DreamPlayer, Imagined
+from simservice.fidelity.traces import Traces
+from simservice.monitor.evaluation.pairing import average, with_ends
+from simservice.monitor.imagine import DreamPlayer
 from simservice.monitor.reality import (
     ProbeConfig,
     Reality,
@@ -74,7 +75,7 @@ def probe(
     reality = Reality.of(config)
     tell = tell or (lambda _: None)
     spec = get_world(address, world).spec
-    _check_spaces(reality, spec.observation_space, spec.action_space, config.env_id)
+    check_spaces(reality, spec.observation_space, spec.action_space, config.env_id)
     recorded = _play_reality(reality, config, policy, counter, tell)
     episodes = [episode for played in recorded.values() for episode in played]
     # Sessions begin after slow reality has been played, and stay with one version should a newer one come meanwhile.
@@ -84,7 +85,7 @@ def probe(
     truths = {name: np.array([one.undiscounted_return for one in played]) for name, played in recorded.items()}
     with DreamPlayer(address, spec.full_name, config.episodes) as soloist:
         imagined = _play_world(soloist, reality, config, policy, tell)
-    scale = _return_range(truths, reality.reward_threshold)
+    scale = range_of_returns(truths, reality.reward_threshold)
     evidence = _Evidence(windows, steps, (truths, imagined), scale)
     curve = horizon_error_curve(*windows)
     return ProbeReport(
@@ -126,7 +127,7 @@ def _replay(player: DreamPlayer, episodes: list[Episode], config: ProbeConfig) -
     steps = single_steps(episodes, config.seed)
     real_steps = real_traces(episodes, steps, 1)
     dreamt_steps = player.replay(episodes, steps, 1, config.copies, config.seed + 1)
-    return (real, _average(real, dreamt)), (real_steps, _with_ends(_average(real_steps, dreamt_steps), dreamt_steps))
+    return (real, average(real, dreamt)), (real_steps, with_ends(average(real_steps, dreamt_steps), dreamt_steps))
 
 
 def _play_world(
@@ -139,33 +140,6 @@ def _play_world(
     return imagined
 
 
-def _average(real: Traces, dreamt: Imagined) -> Traces:
-    """The mean over the copies of each start that still run; it stands still once all of them have ended.
-
-    An end that was bad luck of one copy is termination's error, which single steps measure; an end that all copies
-    agree on is what an agent would see of the world's states.
-    """
-    runs = dreamt.valid  # (N, C, H)
-    there = np.concatenate([np.ones_like(runs[..., :1]), runs], axis=2)  # (N, C, H + 1): row 0 is the start
-    copies = np.maximum(there.sum(axis=1), 1)  # (N, H + 1)
-    mean = np.where(there[..., None], dreamt.observation, 0.0).sum(axis=1) / copies[..., None]
-    never = np.zeros_like(real.valid)
-    return Traces(
-        observation=hold(mean, np.any(runs, axis=1)),
-        reward=np.where(runs, dreamt.reward, 0.0).sum(axis=1) / np.maximum(runs.sum(axis=1), 1),
-        terminated=never,
-        truncated=never,
-        valid=~never,
-        unit=real.unit,
-    )
-
-
-def _with_ends(average: Traces, dreamt: Imagined) -> Traces:
-    """Single steps with what the world says of their end: the share of copies that ended, and what most did."""
-    share = dreamt.terminated.mean(axis=1)
-    return replace(average, terminated=share >= 0.5, termination_probability=share)
-
-
 def _scores(evidence: _Evidence) -> dict[str, Score]:
     whole = tuple(
         replace(traces, returns=returns, return_range=evidence.return_range)
@@ -175,7 +149,7 @@ def _scores(evidence: _Evidence) -> dict[str, Score]:
     return {name: metric.measure(*pairs[metric.evidence]) for name, metric in metrics().items()}
 
 
-def _return_range(truths: Mapping[str, Array], threshold: float | None) -> tuple[float, float] | None:
+def range_of_returns(truths: Mapping[str, Array], threshold: float | None) -> tuple[float, float] | None:
     """From the worst policy to the better of the best one and what counts as solved.
 
     At least as wide as real returns scatter, so that a suite of equally bad policies does not blow every gap up; None
@@ -188,7 +162,7 @@ def _return_range(truths: Mapping[str, Array], threshold: float | None) -> tuple
     return (low, high) if high > low else None
 
 
-def _check_spaces(reality: Reality, observation_space: object, action_space: object, env_id: str) -> None:
+def check_spaces(reality: Reality, observation_space: object, action_space: object, env_id: str) -> None:
     for name, real, served in (
         ("observation", reality.observation_space, observation_space),
         ("action", reality.action_space, action_space),

@@ -12,9 +12,9 @@ import numpy as np
 from simservice.data.collect import RealStepCounter, collect_episodes
 from simservice.data.environments import close, make_environment, max_episode_steps
 from simservice.data.policies import Policy, epsilon_mixture, random_policy, sticky_policy
-from simservice.fidelity.pixels import seen
+from simservice.fidelity.pixels import picture, seen
 from simservice.fidelity.traces import Traces
-from simservice.types import Array, Episode
+from simservice.types import Array, Episode, Leaves, leaves_of
 
 EPSILON = 0.3
 STEPS_AN_EPISODE = 8  # single steps that are scored of each episode, beside its last
@@ -124,8 +124,18 @@ def single_steps(episodes: Sequence[Episode], seed: int) -> list[Window]:
     return windows
 
 
-def real_traces(episodes: Sequence[Episode], windows: Sequence[Window], horizon: int) -> Traces:
-    """The windows as metrics look at them; rows after an episode's end repeat its last."""
+def real_traces(
+    episodes: Sequence[Episode],
+    windows: Sequence[Window],
+    horizon: int,
+    action_space: gym.Space[Any] | None = None,
+    *,
+    frames: bool = False,
+) -> Traces:
+    """The windows as metrics look at them; rows after an episode's end repeat its last.
+
+    With the actions as numbers where their space is given, and with pictures where asked for and there are any.
+    """
     states = [seen(episode.observation, lead=1) for episode in episodes]
     steps = np.arange(horizon)
     length = np.array([len(episodes[window.episode]) - window.start for window in windows])
@@ -134,14 +144,31 @@ def real_traces(episodes: Sequence[Episode], windows: Sequence[Window], horizon:
     ends = np.array(
         [(episodes[window.episode].terminated, episodes[window.episode].truncated) for window in windows], dtype=bool
     )
+    acted = [action_numbers(action_space, episode.action) for episode in episodes] if action_space is not None else None
+    shown = [picture(episode.observation, lead=1) for episode in episodes] if frames else []
+    pictures = [rows for rows in shown if rows is not None]
     return Traces(
         observation=np.stack([_rows(states[w.episode], w.start, horizon + 1) for w in windows]),
+        action=np.stack([_rows(acted[w.episode], w.start, horizon) for w in windows]) if acted else None,
+        frames=np.stack([_rows(pictures[w.episode], w.start, horizon + 1) for w in windows]) if pictures else None,
         reward=np.stack([_rows(episodes[w.episode].reward, w.start, horizon) for w in windows]),
         terminated=last & ends[:, :1],
         truncated=last & ends[:, 1:],
         valid=valid,
         unit=np.array([window.episode for window in windows]),
     )
+
+
+def action_numbers(space: gym.Space[Any], action: Leaves) -> Array:
+    """(T, A) float64; a discrete action as one-hot."""
+    columns = []
+    for leaf in leaves_of(space, "action"):
+        rows = action[leaf.path]
+        if isinstance(leaf.space, gym.spaces.Discrete):
+            columns.append(np.eye(int(leaf.space.n))[rows - int(leaf.space.start)])
+        else:
+            columns.append(rows.reshape(len(rows), -1).astype(np.float64))
+    return np.concatenate(columns, axis=1)
 
 
 def _rows(array: Array, start: int, count: int) -> Array:
