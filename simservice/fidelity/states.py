@@ -26,6 +26,9 @@ TAU = 0.3
 MIN_WINDOWS = 10
 """With fewer windows (or fewer than two episodes) alive at a lead, the error there is unknown."""
 
+MOST_ENDED = 0.25
+"""With more than this share of the windows alive in reality ended in the world, the error is unknown too."""
+
 SPREAD_FLOOR = 1e-4
 """Least variance a dimension counts with at a lead, as a share of its variance over all leads: a sensor that is
 still everywhere the same at a lead (a leg that has not touched ground) must not turn rounding into infinite error."""
@@ -73,16 +76,19 @@ class _Sums:
 def horizon_error_curve(real: Traces, imagined: Traces, *, resamples: int = RESAMPLES, seed: int = 0) -> HorizonCurve:
     """nE(h) = sqrt(mean over dimensions of mean squared error over the variance of reality, both at lead h).
 
-    Only steps alive in reality count; dimensions in which reality never varies do not. An imagined window that
-    ended early stands still from there on. Of a stochastic world hand in the mean over several imagined copies.
+    Only steps alive on both sides count; dimensions in which reality never varies do not. Whether an end was right is
+    scored elsewhere (termination's precision, recall and calibration): where a world stopped says nothing of how well
+    it imagines states, and that border lies so far from all that lives on that one window would rule the curve. But
+    where more than MOST_ENDED of what lives in reality has ended in the world, the rest is a selection, and the error
+    unknown. Of a stochastic world hand in the mean over several imagined copies.
     """
     check_paired(real, imagined)
-    alive = real.valid
-    truth, imagination = real.observation[:, 1:], imagined.held()[:, 1:]
-    if not alive.any():
+    if not real.valid.any():
         raise InvalidInput("real", "has no step that was alive")
-    mean = truth[alive].mean(axis=0)
-    floor = SPREAD_FLOOR * truth[alive].var(axis=0)
+    alive = real.valid & imagined.valid
+    truth, imagination = real.observation[:, 1:], imagined.observation[:, 1:]
+    mean = truth[real.valid].mean(axis=0)
+    floor = SPREAD_FLOOR * truth[real.valid].var(axis=0)
     mask = alive[:, :, None]
     centred = np.where(mask, truth - mean, 0.0)
     error = np.where(mask, imagination - truth, 0.0)
@@ -92,12 +98,13 @@ def horizon_error_curve(real: Traces, imagined: Traces, *, resamples: int = RESA
     resampled = _Sums(*(np.tensordot(weights, part, axes=1) for part in parts)).error(floor)
     lower, upper = np.quantile(resampled, [0.05, 0.95], axis=0, method="higher")
     known = (alive.sum(axis=0) >= MIN_WINDOWS) & ((parts[0] > 0).sum(axis=0) >= 2)
+    known &= alive.sum(axis=0) >= (1 - MOST_ENDED) * real.valid.sum(axis=0)
     unknown = np.where(known, 0.0, np.nan)
     return HorizonCurve(
         error=np.where(known, point, np.nan),
         lower=np.minimum(lower, point) + unknown,
         upper=np.maximum(upper, point) + unknown,
-        alive=alive.mean(axis=0),
+        alive=real.valid.mean(axis=0),
         windows=real.windows,
         episodes=real.units,
     )

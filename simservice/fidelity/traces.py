@@ -124,6 +124,19 @@ def hold(observation: Array, valid: Array) -> Array:
     return np.take_along_axis(observation, last[..., None], axis=-2)
 
 
+def mean_while_running(observation: Array, runs: Array) -> tuple[Array, Array]:
+    """The mean (N, H + 1, D) of copies (N, C, H + 1, D) over those that still run, and (N, H) whether any does.
+
+    runs is (N, C, H) bool. An end that was bad luck of one copy is termination's error, which single steps measure; an
+    end that all copies agree on is what an agent would see of the world's states.
+    """
+    there = np.concatenate([np.ones_like(runs[..., :1]), runs], axis=2)  # (N, C, H + 1): row 0 is the start
+    copies = np.maximum(there.sum(axis=1), 1)  # (N, H + 1)
+    mean = np.where(there[..., None], observation, 0.0).sum(axis=1) / copies[..., None]
+    some: Array = np.any(runs, axis=1)
+    return hold(mean, some), some
+
+
 def check_paired(real: Traces, imagined: Traces) -> None:
     """Raises InvalidInput unless both have the same windows and start where reality did."""
     if real.observation.shape != imagined.observation.shape or np.any(real.unit != imagined.unit):

@@ -11,7 +11,7 @@ import numpy as np
 from simservice.data.episodes import Dataset
 from simservice.errors import InvalidInput
 from simservice.fidelity.states import TAU, horizon_error_curve, trust_horizon
-from simservice.fidelity.traces import Traces, hold, matrix
+from simservice.fidelity.traces import Traces, matrix, mean_while_running
 from simservice.training.loader import HELD_OUT_SHARE, split
 from simservice.types import Array, Context, Episode, Provenance
 from simservice.worlds import registry
@@ -281,10 +281,12 @@ def _rank_correlation(left: Array, right: Array) -> float:
 
 
 def _trust(windows: Windows, rollout: Rollout) -> int | None:
-    """The trust horizon on these windows; a copy that ended stands still from there on."""
+    """The trust horizon on these windows, of the mean over the copies that still run."""
     copies = len(rollout.reward) // len(windows)
-    held = hold(matrix(rollout.observation, 2), rollout.alive)
-    mean = held.reshape(len(windows), copies, *held.shape[1:]).mean(axis=1)
+    imagined, runs = matrix(rollout.observation, 2), rollout.alive
+    observation, valid = mean_while_running(
+        imagined.reshape(len(windows), copies, *imagined.shape[1:]), runs.reshape(len(windows), copies, -1)
+    )
     reality = Traces(
         observation=windows.truth,
         reward=windows.reward,
@@ -295,11 +297,11 @@ def _trust(windows: Windows, rollout: Rollout) -> int | None:
     )
     nothing = np.zeros(windows.valid.shape, dtype=bool)
     dream = Traces(
-        observation=mean,
+        observation=observation,
         reward=np.zeros_like(windows.reward),
         terminated=nothing,
         truncated=nothing,
-        valid=~nothing,
+        valid=valid,
         unit=windows.unit,
     )
     curve = horizon_error_curve(reality, dream)

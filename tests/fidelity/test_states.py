@@ -10,7 +10,7 @@ import pytest
 from simservice.errors import InvalidInput
 from simservice.fidelity.bootstrap import unit_weights
 from simservice.fidelity.states import horizon_error_curve, trust_horizon
-from simservice.fidelity.traces import Traces, matrix
+from simservice.fidelity.traces import Traces, matrix, mean_while_running
 
 
 def walks(windows: int = 400, steps: int = 20, dims: int = 3, per_episode: int = 4, seed: int = 0) -> Traces:
@@ -111,13 +111,39 @@ def test_easy_survivors_do_not_lend_their_ease_to_the_climatology():
     np.testing.assert_allclose(curve.error, np.sqrt(2), rtol=0.1)
 
 
-def test_a_world_that_ends_too_early_stands_still_and_is_wrong_from_then_on():
-    real = walks(dims=1, windows=4000)
-    early = replace(real, valid=np.arange(20) < np.full((4000, 1), 3))
-    curve = horizon_error_curve(real, early, resamples=2)
-    lead = np.arange(4, 21)
+def test_a_world_that_ends_too_early_is_not_trusted_beyond():
+    real = walks()
+    curve = horizon_error_curve(real, ending_at(real, np.full(400, 3)))
     np.testing.assert_array_equal(curve.error[:3], 0)
-    np.testing.assert_allclose(curve.error[3:], np.sqrt((lead - 3) / (lead + 1)), rtol=0.1)
+    assert np.isnan(curve.error[3:]).all()
+    assert trust_horizon(curve) == 3
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.2, 20), (0.3, 5)])
+def test_trust_ends_where_too_much_of_what_lives_in_reality_has_ended_in_the_world(share, expected):
+    real = walks()
+    length = np.where(np.arange(400) % 10 < 10 * share, 5, 20)
+    assert trust_horizon(horizon_error_curve(real, ending_at(real, length))) == expected
+
+
+def test_where_a_world_stopped_is_no_error_of_its_states():
+    """It may be ten deviations from all that lives on; one window of 400 must not end trust by itself."""
+    real = walks(dims=1)
+    stopped, spread = real.observation.copy(), real.observation[:, 1:].std(axis=0)
+    stopped[7, 2:] += 30 * spread[-1]
+    one = horizon_error_curve(real, ending_at(with_observation(real, stopped), np.where(np.arange(400) == 7, 1, 20)))
+    np.testing.assert_array_equal(one.error, 0)
+    assert trust_horizon(one) == 20
+    running_on = horizon_error_curve(real, with_observation(real, stopped))
+    assert running_on.error[1:].min() > 1
+
+
+def test_copies_are_averaged_while_they_run():
+    copies = np.arange(2 * 4, dtype=float).reshape(1, 2, 4, 1)
+    runs = np.array([[[True, True, False], [True, False, False]]])
+    mean, some = mean_while_running(copies, runs)
+    np.testing.assert_array_equal(mean[0, :, 0], [2, 3, 2, 2])
+    np.testing.assert_array_equal(some, [[True, True, False]])
 
 
 def test_a_lead_with_too_little_reality_is_unknown_and_ends_trust():

@@ -7,27 +7,21 @@ from dataclasses import replace
 import numpy as np
 
 from simservice.fidelity.monitor_model import EXACTNESS
-from simservice.fidelity.traces import Traces, hold
+from simservice.fidelity.traces import Traces, mean_while_running
 from simservice.monitor.imagine import Imagined
 
 
 def average(real: Traces, dreamt: Imagined) -> Traces:
-    """The mean over the copies of each start that still run; it stands still once all of them have ended.
-
-    An end that was bad luck of one copy is termination's error, which single steps measure; an end that all copies
-    agree on is what an agent would see of the world's states.
-    """
+    """The mean over the copies of each start that still run; the window ends once all of them have."""
     runs = dreamt.valid  # (N, C, H)
-    there = np.concatenate([np.ones_like(runs[..., :1]), runs], axis=2)  # (N, C, H + 1): row 0 is the start
-    copies = np.maximum(there.sum(axis=1), 1)  # (N, H + 1)
-    mean = np.where(there[..., None], dreamt.observation, 0.0).sum(axis=1) / copies[..., None]
+    mean, some = mean_while_running(dreamt.observation, runs)
     never = np.zeros_like(real.valid)
     return Traces(
-        observation=hold(mean, np.any(runs, axis=1)),
+        observation=mean,
         reward=np.where(runs, dreamt.reward, 0.0).sum(axis=1) / np.maximum(runs.sum(axis=1), 1),
         terminated=never,
         truncated=never,
-        valid=~never,
+        valid=some,
         unit=real.unit,
     )
 
