@@ -24,6 +24,7 @@
     ├── CorruptCheckpoint       DATA_LOSS            a world's folder is damaged or not a world
     ├── StoreUnavailable        UNAVAILABLE          the session store cannot be reached
     ├── ServerUnavailable       UNAVAILABLE          nobody answers at the address
+    ├── ReplicaDraining         UNAVAILABLE          the process is about to end; another one goes on
     ├── SessionLost             UNAVAILABLE          the session could not be resumed within the client's patience
     ├── PortInUse               UNAVAILABLE          somebody else listens there
     ├── DeadlineExceeded        DEADLINE_EXCEEDED    no answer in time
@@ -313,6 +314,16 @@ class ServerUnavailable(SimserviceError):
             f"no world service answers at {address} ({problem}); check the address, or start one with: "
             "simservice serve DIR",
             address=address,
+        )
+
+
+class ReplicaDraining(SimserviceError):
+    code, reason = "UNAVAILABLE", "DRAINING"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the process that was asked is about to end; sessions go on in another one: connect again (clients do so "
+            "by themselves)"
         )
 
 

@@ -26,6 +26,7 @@ EXAMPLES = [
     errors.CorruptCheckpoint("runs/world", "weights.safetensors is missing"),
     errors.StoreUnavailable("redis://nowhere"),
     errors.ServerUnavailable("localhost:1", "connection refused"),
+    errors.ReplicaDraining(),
     errors.SessionLost("0123456789abcdef", 60.0, "no answer"),
     errors.PortInUse("0.0.0.0:50051"),
     errors.DeadlineExceeded("no answer within 30 s"),

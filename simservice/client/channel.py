@@ -54,6 +54,10 @@ class Interrupted(Exception):
         self.cause = cause  # what the server said, if it said something
 
 
+class Moved(Interrupted):
+    """The replica asks to go on elsewhere. The request was not done, and the session waits for a resume."""
+
+
 def check_address(address: str) -> str:
     """The address as gRPC takes it: `host:port`, or `unix:/path`."""
     if not isinstance(address, str):
@@ -77,6 +81,7 @@ class Connection:
     """A channel to one address, for calls to one world (without one: to whatever answers there)."""
 
     def __init__(self, address: str, world: str = "", *, token: str | None = None, tls: Tls = None) -> None:
+        self._door = (address, world, token, tls)
         bare, access = access_to(address, token, tls)
         self.address = check_address(bare)
         name = world.partition("@")[0]
@@ -136,6 +141,12 @@ class Connection:
         """A new stream."""
         return Stream(self._stub, self._metadata, world)
 
+    def renewed(self) -> Connection:
+        """A new connection to the same address; this one is ended."""
+        self.close()
+        address, world, token, tls = self._door
+        return Connection(address, world, token=token, tls=tls)
+
     def close(self) -> None:
         """Ends the connection and all its streams."""
         self._channel.close()
@@ -167,7 +178,7 @@ class Stream:
             self._wake.set()
         try:
             self._requests.put(request)
-            return next(self._call)
+            reply = next(self._call)
         except StopIteration as error:
             raise Interrupted("the server ended the stream") from error
         except grpc.RpcError as error:
@@ -176,6 +187,9 @@ class Stream:
             raise translate(error, self._world) from error
         finally:
             self._deadline = math.inf
+        if reply.HasField("migrate"):
+            raise Moved("the replica is about to end")
+        return reply
 
     def end(self) -> None:
         """Ends the stream; the session behind it stays."""

@@ -20,7 +20,7 @@ from gymnasium.vector import AutoresetMode
 
 from simservice import __version__
 from simservice.client.access import Tls
-from simservice.client.channel import Connection, Interrupted, Stream
+from simservice.client.channel import Connection, Interrupted, Moved, Stream
 from simservice.client.opening import backoff_s, open_stream, opened, waited
 from simservice.errors import (
     CapacityExhausted,
@@ -127,6 +127,7 @@ class RemoteSession:
         self.patience_s = patience_s
         self.timeout_s = timeout_s
         self.reconnects = 0
+        self.moves = 0  # of them: asked for by a replica that was about to end
         self.server_s = 0.0  # time the last request spent in the server
         self.token = ""
         self.sequence = 0  # of the last request that was answered
@@ -293,6 +294,9 @@ class RemoteSession:
                 reply = stream.exchange(request, self.timeout_s)
             except Interrupted as problem:
                 self._drop_stream()
+                if isinstance(problem, Moved):  # the old connection may lead to the same replica for a while
+                    self._connection = self._connection.renewed()
+                    self.moves += 1
                 give_up_at = give_up_at or time.monotonic() + self.patience_s
                 self._pause(attempt, give_up_at, problem)
                 attempt += 1

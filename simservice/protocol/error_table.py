@@ -71,6 +71,7 @@ ROWS = (
     Row(errors.CorruptCheckpoint, "the world's folder is damaged", "train or copy it again", False),
     Row(errors.StoreUnavailable, "the server cannot reach its session store", "wait: clients try again by themselves"),
     Row(errors.ServerUnavailable, "nobody answers at the address", "check the address, start the service", False),
+    Row(errors.ReplicaDraining, "the process is about to end", "connect again: clients do so by themselves"),
     Row(errors.SessionLost, "the session could not be resumed in time", "make the environment again", False),
     Row(errors.PortInUse, "somebody else listens there", "choose another port", False),
     Row(errors.DeadlineExceeded, "no answer in time", "try again with more time"),

@@ -6,17 +6,20 @@ from simservice.errors import InvalidInput
 from simservice.protocol.branches import decode_fork
 from simservice.protocol.messages import (
     decode_reset,
+    decode_reset_result,
     decode_step,
+    decode_step_result,
     encode_reset_result,
     encode_step_result,
     parse_request,
 )
-from simservice.protocol.tensors import encode_leaves
+from simservice.protocol.tensors import decode_leaves, encode_leaves
 from simservice.protocol.v1 import service_pb2 as pb
 from simservice.sessions.lanes import (
     Branch,
     Command,
     Forget,
+    Forgotten,
     Fork,
     Forked,
     Reset,
@@ -96,6 +99,27 @@ class CommandCodec:
             observation = encode_leaves(self._observation, result.observation, (lanes,))
             return pb.PlayReply(sequence=sequence, restored=pb.Restored(observation=observation))
         return pb.PlayReply(sequence=sequence, forgotten=pb.Forgotten())
+
+    def stored_reply(self, sequence: int, result: Result, lanes: int) -> bytes:
+        """A reply as bytes, for the store."""
+        return self.reply(sequence, result, lanes).SerializeToString()
+
+    def kept_reply(self, raw: bytes) -> Result:
+        """The result in the bytes of a reply."""
+        reply = pb.PlayReply.FromString(raw)
+        kind = reply.WhichOneof("result")
+        if kind == "stepped":
+            return decode_step_result(self._observation, reply.stepped, len(reply.stepped.terminated))
+        if kind == "reset":
+            lanes = _rows(reply.reset.observation, self._observation, "observation")
+            return decode_reset_result(self._observation, reply.reset, lanes)
+        if kind == "restored":
+            lanes = _rows(reply.restored.observation, self._observation, "observation")
+            leaves = decode_leaves(self._observation, reply.restored.observation, (lanes,), check=False)
+            return Restored(leaves)
+        if kind == "forked":
+            return Forked(reply.forked.session, reply.forked.num_envs)
+        return Saved(reply.saved.point) if kind == "saved" else Forgotten()
 
 
 def _rows(values: pb.Values, leaves: tuple[Leaf, ...], field: str) -> int:

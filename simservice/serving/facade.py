@@ -15,7 +15,7 @@ from typing import Protocol
 
 from google.protobuf.message import DecodeError
 
-from simservice.errors import InternalError, InvalidInput, SessionClosed, SimserviceError, UnknownWorld
+from simservice.errors import InternalError, InvalidInput, ReplicaDraining, SessionClosed, SimserviceError, UnknownWorld
 from simservice.protocol.messages import WorldContract, decode_mode, encode_frames, encode_mode, encode_world
 from simservice.protocol.status import error_metadata, error_to_message, grpc_code, wire_text
 from simservice.protocol.strict import refuse_unknown
@@ -23,6 +23,7 @@ from simservice.protocol.v1 import service_pb2 as pb
 from simservice.protocol.v1 import world_pb2 as world_pb
 from simservice.protocol.v1.service_pb2_grpc import WorldServiceServicer
 from simservice.serving.commands import BRANCHES, CommandCodec
+from simservice.serving.draining import Streams
 from simservice.serving.registration import refuse_unreadable
 from simservice.serving.reports import ReportDesk
 from simservice.serving.tenants import Tenants
@@ -75,6 +76,7 @@ class WorldService(WorldServiceServicer):
         self.hosted = tuple(hosted)
         self.store = store
         self.tenants = tenants or Tenants()
+        self.streams = Streams()
         self._reports = ReportDesk(report_store(store))
         self.messages: Mapping[str, world_pb.World] = {host.full_name: encode_world(host.contract) for host in hosted}
 
@@ -143,18 +145,27 @@ class WorldService(WorldServiceServicer):
         except SimserviceError as error:
             _end_with(context, error)
             return
-        stream = Stream(self, _application(context), tenant)
+        stream, inbox = Stream(self, _application(context), tenant), self.streams.enter(request_iterator)
         try:
-            async for request in request_iterator:
+            while (request := await inbox) is not None:
                 yield await stream.answer(request)
                 if stream.closed:
                     return
+            if self.streams.leaving:
+                yield await stream.migrate()
         except DecodeError:
             _end_with(context, InvalidInput("request", "its bytes are no PlayRequest; see protos/ for the wire"))
         except SimserviceError as error:
             _end_with(context, error)
         finally:
             stream.leave()
+            self.streams.leave(inbox)
+
+    async def drain(self, within_s: float) -> None:
+        """Tells every stream to go on elsewhere and puts down all sessions, also those without a stream."""
+        await self.streams.drain(within_s)
+        for host in self.hosted:
+            await host.service.put_down_all()
 
     # ---- what they stand on ------------------------------------------------------------------------------------------
 
@@ -215,6 +226,13 @@ class Stream:
         reply.server_ns = spent
         return reply
 
+    async def migrate(self) -> pb.PlayReply:
+        """The last reply of a stream that is to go on elsewhere; its session is put down."""
+        if self._session is None or self._host is None:
+            raise ReplicaDraining()
+        await self._host.service.put_down(self._session)
+        return pb.PlayReply(sequence=self._session.last_sequence, migrate=pb.Migrate())
+
     def leave(self) -> None:
         """The stream has ended; a session that was not closed stays for whoever resumes it."""
         if self._session is not None and self._host is not None and not self.closed:
@@ -251,6 +269,7 @@ class Stream:
         raise InvalidInput("call", f"{call or 'nothing'} was sent on a stream that has its session already")
 
     async def _begin(self, call: str, request: pb.PlayRequest) -> pb.PlayReply:
+        self._service.streams.refuse_new()
         if call == "open":
             host = await self._service.host(request.open.world or self._application)
             mode = decode_mode(request.open.autoreset_mode)

@@ -82,7 +82,7 @@ class LocalService:
             raise
 
     async def stop(self) -> None:
-        """No new streams, open ones are cut after the grace time, sessions are put down, what was started is ended."""
+        """No new sessions, streams are told to go on elsewhere or cut after the grace time, sessions are put down."""
         await self._stack.aclose()
 
     async def _start(self) -> None:
@@ -110,6 +110,7 @@ class LocalService:
         self._publish_metrics()
         await server.start()
         stack.push_async_callback(server.stop, self.config.grace_s)
+        stack.push_async_callback(facade.drain, self.config.grace_s)
         stack.push_async_callback(servicer.enter_graceful_shutdown)
 
     def _publish_metrics(self) -> None:

@@ -90,7 +90,7 @@ class Replica:
         self.metrics = ServingMetrics(world.spec.name, world.spec.version)
         timed = TimedStore(store, self.metrics.observe_journal_append)
         self.service = SessionService(
-            self.engine, timed, decode=codec.stored_command, config=config.sessions, quotas=quotas
+            self.engine, timed, decode=codec.stored_command, replies=codec, config=config.sessions, quotas=quotas
         )
         self.metrics.watch(self.reading)
         limits = Limits(

@@ -18,6 +18,7 @@ class _Stored:
     deadline: float
     snapshot: bytes | None = None
     snapshot_sequence: int = 0
+    replies: bytes | None = None
     last_sequence: int = 0
     retracted_by: int = 0
     journal: list[bytes] = field(default_factory=list)
@@ -72,6 +73,7 @@ class MemoryStore:
             snapshot_sequence=stored.snapshot_sequence,
             last_sequence=stored.last_sequence,
             journal=list(stored.journal),
+            replies=stored.replies,
             claims=stored.claims,
             point_bytes=stored.point_bytes,
         )
@@ -110,14 +112,14 @@ class MemoryStore:
         stored.retracted_by = epoch
         return epoch + 1
 
-    async def snapshot(self, token: str, epoch: int, sequence: int, data: bytes) -> None:
+    async def snapshot(self, token: str, epoch: int, sequence: int, data: bytes, replies: bytes | None = None) -> None:
         """Replaces the snapshot and cuts the journal."""
         stored = self._owned(token, epoch)
         if sequence > stored.last_sequence:
             raise SequenceGap(sequence, stored.last_sequence)
         if sequence > stored.snapshot_sequence:
             del stored.journal[: sequence - stored.snapshot_sequence]
-            stored.snapshot, stored.snapshot_sequence = data, sequence
+            stored.snapshot, stored.snapshot_sequence, stored.replies = data, sequence, replies
             for point in [point for point in stored.forgotten if stored.restored[point] <= sequence]:
                 stored.drop(point)
         stored.deadline = self._deadline()

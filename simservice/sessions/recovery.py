@@ -14,6 +14,8 @@ from gymnasium.vector import AutoresetMode
 from simservice.errors import InternalError, SimserviceError
 from simservice.sessions.branches import redo
 from simservice.sessions.lanes import Branch, Command, LaneEngine, Reset, Result, Step
+from simservice.sessions.replies import unpack_replies
+from simservice.sessions.snapshots import ReplyCodec
 from simservice.sessions.store import Recovery, SessionStore
 from simservice.types import Array
 
@@ -43,6 +45,7 @@ async def revive(
     store: SessionStore,
     decode: Callable[[bytes], Command | Branch],
     replies_kept: int,
+    codec: ReplyCodec | None = None,
 ) -> Revived:
     """Allocates lanes, restores the snapshot and replays the journal; leaves no lane allocated when it fails.
 
@@ -60,11 +63,19 @@ async def revive(
     try:
         if recovery.snapshot is not None:
             await engine.restore(lanes, recovery.snapshot)
+        kept = {} if codec is None or recovery.replies is None else _kept(recovery.replies, codec)
         replies, refused = await _replay(recovery, engine, lanes, store, decode, replies_kept)
     except BaseException:
         engine.release(lanes)
         raise
-    return Revived(lanes, replies, recovery.last_sequence - refused, refused)
+    last = recovery.last_sequence - refused
+    newest = {number: reply for number, reply in (kept | replies).items() if number > last - replies_kept}
+    return Revived(lanes, newest, last, refused)
+
+
+def _kept(blob: bytes, codec: ReplyCodec) -> dict[int, Result]:
+    """The answers that were stored with the snapshot."""
+    return {sequence: codec.kept_reply(raw) for sequence, raw in unpack_replies(blob)}
 
 
 async def _replay(

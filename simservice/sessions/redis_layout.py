@@ -4,8 +4,8 @@ Keys, all of one session in one hash slot:
 
     simservice:{token}:session     hash: the record, `last` (sequence), `snapshot_sequence`, `claims`
     simservice:{token}:journal     list: payloads after the snapshot
-    simservice:{token}:states      hash: `snapshot`; of saved point N `point:N`, `restored:N` (the last request that
-                                   did), `forgotten:N`; `points`, `point_bytes`
+    simservice:{token}:states      hash: `snapshot`, `replies`; of saved point N `point:N`, `restored:N` (the last
+                                   request that did), `forgotten:N`; `points`, `point_bytes`
     simservice:open:KEY            the token that an open key belongs to
     simservice:{worlds}:deadlines, simservice:{worlds}:contracts
 """

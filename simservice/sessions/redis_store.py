@@ -101,7 +101,7 @@ class RedisStore:
 
     async def claim(self, token: str) -> Recovery:
         """Raises the epoch and reads everything in one atomic call."""
-        flat, journal, (snapshot, point_bytes) = checked(
+        flat, journal, (snapshot, point_bytes, replies) = checked(
             await self._call("claim", keys_of(token), [self._ttl_ms]), token
         )
         fields = pairs(flat)
@@ -111,6 +111,7 @@ class RedisStore:
             snapshot_sequence=int(fields[b"snapshot_sequence"]),
             last_sequence=int(fields[b"last"]),
             journal=journal,
+            replies=replies,
             claims=int(fields[b"claims"]),
             point_bytes=int(point_bytes or 0),
         )
@@ -127,9 +128,9 @@ class RedisStore:
         """Takes the last request back and raises the epoch."""
         return int(checked(await self._call("retract", keys_of(token)[:2], [epoch, sequence]), token)[0])
 
-    async def snapshot(self, token: str, epoch: int, sequence: int, data: bytes) -> None:
+    async def snapshot(self, token: str, epoch: int, sequence: int, data: bytes, replies: bytes | None = None) -> None:
         """Replaces the snapshot and cuts the journal in one atomic call."""
-        answer = await self._call("snapshot", keys_of(token), [epoch, sequence, data, self._ttl_ms])
+        answer = await self._call("snapshot", keys_of(token), [epoch, sequence, data, self._ttl_ms, replies or b""])
         checked(answer, token, sequence)
 
     async def save(

@@ -26,6 +26,7 @@ from simservice.errors import (
     CapacityExhausted,
     InvalidInput,
     ModelRetired,
+    ReplicaDraining,
     SessionClosed,
     SessionFenced,
     SessionQuarantined,
@@ -41,7 +42,7 @@ from simservice.sessions.quotas import ANYONE, QuotaKeeper, Tenant, own_key
 from simservice.sessions.recovery import revive, submit
 from simservice.sessions.session import Session
 from simservice.sessions.settings import SessionConfig, SessionStats
-from simservice.sessions.snapshots import Snapshots
+from simservice.sessions.snapshots import ReplyCodec, Snapshots
 from simservice.sessions.store import Recovery, SessionRecord, SessionStore
 from simservice.sessions.waiting import ended
 from simservice.types import SEED_LIMIT, Array
@@ -59,6 +60,7 @@ class SessionService:
         *,
         decode: Callable[[bytes], Command | Branch],
         config: SessionConfig | None = None,
+        replies: ReplyCodec | None = None,
         quotas: QuotaKeeper | None = None,
     ) -> None:
         self.engine = engine
@@ -71,7 +73,7 @@ class SessionService:
         self._lose, self._renew, self._settled = self.held.lose, self.held.renew, self.held.settled
         self._install, self._remove, self._spawn = self.held.install, self.held.remove, self.held.spawn
         self._doors: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
-        self._snapshots = Snapshots(engine, store, self.held, self.config)
+        self._snapshots = Snapshots(engine, store, self.held, self.config, replies)
         self._branches = Branches(engine, store, self.held, self._snapshots, self.quotas, self.config)
 
     # ---- the calls -------------------------------------------------------------------------------------------------
@@ -188,6 +190,21 @@ class SessionService:
         """Tells that the session's stream broke: unless it is resumed here soon, its lanes are given up."""
         self.held.detach(session)
 
+    async def put_down(self, session: Session) -> None:
+        """Gives a session up to whoever resumes it, elsewhere and without a replay; after the request under way."""
+        async with session.turn:
+            if session.unsettled is not None:
+                await asyncio.wait([session.unsettled])
+            if session.end is None:
+                await self._snapshots.put_down(session)
+            if session.end is None:
+                self._remove(session, ReplicaDraining)
+                self._stats.put_down += 1
+
+    async def put_down_all(self) -> None:
+        """Gives up all sessions that are left."""
+        await asyncio.gather(*(self.put_down(session) for session in self.held.all()))
+
     async def stop(self) -> None:
         """Frees all lanes after the requests under way; the sessions stay in the store for other replicas."""
         await self.held.stop()
@@ -287,7 +304,9 @@ class SessionService:
 
     async def _revived(self, recovery: Recovery) -> Session:
         record, epoch = recovery.record, recovery.record.epoch
-        revived = await revive(recovery, self.engine, self.store, self._decode, self.config.replies_kept)
+        revived = await revive(
+            recovery, self.engine, self.store, self._decode, self.config.replies_kept, self._snapshots.replies
+        )
         if revived.refused:
             try:
                 epoch = await self.store.retract(record.token, epoch, recovery.last_sequence)

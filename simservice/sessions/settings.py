@@ -28,6 +28,7 @@ class SessionConfig:
     max_num_envs: int = 4096  # lanes one session may hold
     snapshot_every_steps: int = 256  # requests between snapshots: bounds the replay and the journal
     max_journal_bytes: int = 4 * 2**20  # the same in bytes: of what is journaled when the next snapshot is taken
+    max_replies_bytes: int = 8 * 2**20  # of the answers kept with a session that is put down
     max_points: int = 64  # saved points one session may hold
     max_points_bytes: int = 64 * 2**20  # of all of them together
     claims_in_replay: int = 3  # a session that so many claimants in a row did not bring back is brought back no more
@@ -56,5 +57,6 @@ class SessionStats:
     refused: int = 0  # requests the engine refused without effect
     fenced: int = 0
     lost: int = 0  # lanes dropped because the journal could not be written
+    put_down: int = 0  # given up in order, for another process to take over
     expired: int = 0
     snapshots: int = 0

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Protocol
 
 from simservice.errors import SimserviceError
 from simservice.sessions.holdings import Holdings
-from simservice.sessions.lanes import LaneEngine
+from simservice.sessions.lanes import LaneEngine, Result
+from simservice.sessions.replies import pack_replies
 from simservice.sessions.session import Session, Waiting
 from simservice.sessions.settings import SessionConfig
 from simservice.sessions.store import SessionStore
@@ -19,14 +21,30 @@ from simservice.sessions.store import SessionStore
 log = logging.getLogger(__name__)
 
 
+class ReplyCodec(Protocol):
+    """Answers as bytes and back. Only a session that is put down has its answers stored: no replay makes them again."""
+
+    def stored_reply(self, sequence: int, result: Result, lanes: int) -> bytes: ...
+
+    def kept_reply(self, raw: bytes) -> Result: ...
+
+
 class Snapshots:
     """Takes and stores the snapshots of one service's sessions."""
 
-    def __init__(self, engine: LaneEngine, store: SessionStore, held: Holdings, config: SessionConfig) -> None:
+    def __init__(
+        self,
+        engine: LaneEngine,
+        store: SessionStore,
+        held: Holdings,
+        config: SessionConfig,
+        replies: ReplyCodec | None = None,
+    ) -> None:
         self._engine = engine
         self._store = store
         self._held = held
         self._config = config
+        self.replies = replies
         # A snapshot waits for replies_kept requests, and only one can wait.
         self.interval = max(config.snapshot_every_steps, config.replies_kept + 1)
 
@@ -65,3 +83,25 @@ class Snapshots:
         session.journal_bytes -= waiting.journal_bytes
         session.snapshot_bytes = len(data)
         self._held.stats.snapshots += 1
+
+    async def put_down(self, session: Session) -> None:
+        """Stores the lanes as they are, with the answers that may be asked for again; the journal ends there.
+
+        Where that cannot be, the journal holds everything and whoever resumes the session replays it.
+        """
+        if self.replies is None or not session.last_sequence:
+            return
+        replies = [
+            (sequence, self.replies.stored_reply(sequence, result, session.num_envs))
+            for sequence, result in session.replies.items()
+        ]
+        if sum(len(raw) for _, raw in replies) > self._config.max_replies_bytes:
+            return
+        try:
+            data = await self._engine.snapshot(session.lanes)
+            where = session.token, session.epoch, session.last_sequence
+            await self._store.snapshot(*where, data, pack_replies(replies))
+        except SimserviceError as error:
+            log.warning("session %s is put down with its journal alone: %s", session.token, error)
+        else:
+            self._held.stats.snapshots += 1

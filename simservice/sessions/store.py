@@ -33,6 +33,7 @@ class Recovery:
     snapshot_sequence: int  # the last request the snapshot holds; 0 without one
     last_sequence: int
     journal: Sequence[bytes]  # payloads of snapshot_sequence + 1 ... last_sequence
+    replies: bytes | None = None  # what was stored with the snapshot: the answers that no replay makes any more
     claims: int = 1  # this one and those that never ended, since the session was last brought back
     point_bytes: int = 0  # of all saved points
 
@@ -78,10 +79,11 @@ class SessionStore(Protocol):
         If `sequence` is not the last request there is nothing to take back. A snapshot never holds a refused request.
         """
 
-    async def snapshot(self, token: str, epoch: int, sequence: int, data: bytes) -> None:
+    async def snapshot(self, token: str, epoch: int, sequence: int, data: bytes, replies: bytes | None = None) -> None:
         """Replaces the snapshot by one that holds all requests up to `sequence`, and cuts the journal there.
 
-        One that is not newer than what is stored changes nothing; one ahead of the journal is SequenceGap.
+        `replies` are stored with it, and go with it. One that is not newer than what is stored changes
+        nothing; one ahead of the journal is SequenceGap.
         """
 
     async def save(

@@ -451,6 +451,21 @@ def test_claims_that_never_end_are_counted_until_one_brings_the_session_back(run
     run(use)
 
 
+def test_replies_are_kept_with_their_snapshot_and_go_with_it(run):
+    async def use(store):
+        token = (await store.create(a_record())).token
+        for n in (1, 2):
+            await store.append(token, 1, n, b"%d" % n)
+        await store.snapshot(token, 1, 2, b"state", b"\x00replies")
+        recovery = await store.claim(token)
+        assert (recovery.snapshot, recovery.replies, list(recovery.journal)) == (b"state", b"\x00replies", [])
+        await store.append(token, 2, 3, b"3")
+        await store.snapshot(token, 2, 3, b"newer")
+        assert (await store.claim(token)).replies is None
+
+    run(use)
+
+
 def test_points_live_and_go_with_their_session(run):
     async def use(store, elapse):
         token = (await store.create(a_record())).token

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from simservice.protocol.v1 import world_pb2 as simservice_dot_protocol_dot_v1_dot_world__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$simservice/protocol/v1/service.proto\x12\x16simservice.protocol.v1\x1a\"simservice/protocol/v1/world.proto\"\x13\n\x11ListWorldsRequest\"@\n\x0fListWorldsReply\x12-\n\x06worlds\x18\x01 \x03(\x0b\x32\x1d.simservice.protocol.v1.World\" \n\x0fGetWorldRequest\x12\r\n\x05world\x18\x01 \x01(\t\"=\n\rGetWorldReply\x12,\n\x05world\x18\x01 \x01(\x0b\x32\x1d.simservice.protocol.v1.World\"z\n\x06Values\x12\x0e\n\x06leaves\x18\x01 \x03(\x0c\x12\x35\n\x06ragged\x18\x02 \x03(\x0b\x32%.simservice.protocol.v1.Values.Ragged\x1a)\n\x06Ragged\x12\x0e\n\x06leaves\x18\x01 \x03(\x0c\x12\x0f\n\x07lengths\x18\x02 \x03(\x03\"\x89\x04\n\x0bPlayRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12,\n\x04open\x18\x02 \x01(\x0b\x32\x1c.simservice.protocol.v1.OpenH\x00\x12\x30\n\x06resume\x18\x03 \x01(\x0b\x32\x1e.simservice.protocol.v1.ResumeH\x00\x12.\n\x05reset\x18\x04 \x01(\x0b\x32\x1d.simservice.protocol.v1.ResetH\x00\x12,\n\x04step\x18\x05 \x01(\x0b\x32\x1c.simservice.protocol.v1.StepH\x00\x12\x30\n\x06render\x18\x06 \x01(\x0b\x32\x1e.simservice.protocol.v1.RenderH\x00\x12.\n\x05\x63lose\x18\x07 \x01(\x0b\x32\x1d.simservice.protocol.v1.CloseH\x00\x12,\n\x04\x66ork\x18\x08 \x01(\x0b\x32\x1c.simservice.protocol.v1.ForkH\x00\x12,\n\x04save\x18\t \x01(\x0b\x32\x1c.simservice.protocol.v1.SaveH\x00\x12\x32\n\x07restore\x18\n \x01(\x0b\x32\x1f.simservice.protocol.v1.RestoreH\x00\x12\x30\n\x06\x66orget\x18\x0b \x01(\x0b\x32\x1e.simservice.protocol.v1.ForgetH\x00\x42\x06\n\x04\x63\x61ll\"\x90\x01\n\x04Open\x12\r\n\x05world\x18\x01 \x01(\t\x12\x10\n\x08num_envs\x18\x02 \x01(\r\x12=\n\x0e\x61utoreset_mode\x18\x03 \x01(\x0e\x32%.simservice.protocol.v1.AutoresetMode\x12\x16\n\x0e\x63lient_version\x18\x04 \x01(\t\x12\x10\n\x08open_key\x18\x05 \x01(\x0c\"\x19\n\x06Resume\x12\x0f\n\x07session\x18\x01 \x01(\t\"n\n\x05Reset\x12\x0c\n\x04mask\x18\x01 \x01(\x0c\x12\r\n\x05seeds\x18\x02 \x01(\x0c\x12\x14\n\x0coptions_json\x18\x03 \x01(\t\x12\x32\n\x07\x63ontext\x18\x04 \x01(\x0b\x32!.simservice.protocol.v1.Grounding\"\x80\x01\n\tGrounding\x12\x0e\n\x06\x66rames\x18\x01 \x01(\r\x12\x33\n\x0bobservation\x18\x02 \x01(\x0b\x32\x1e.simservice.protocol.v1.Values\x12.\n\x06\x61\x63tion\x18\x03 \x01(\x0b\x32\x1e.simservice.protocol.v1.Values\"6\n\x04Step\x12.\n\x06\x61\x63tion\x18\x01 \x01(\x0b\x32\x1e.simservice.protocol.v1.Values\"\x08\n\x06Render\"r\n\x04\x46ork\x12\r\n\x05lanes\x18\x01 \x03(\r\x12\x0e\n\x06\x63opies\x18\x02 \x01(\r\x12*\n\x04luck\x18\x03 \x01(\x0e\x32\x1c.simservice.protocol.v1.Luck\x12\r\n\x05seeds\x18\x04 \x01(\x0c\x12\x10\n\x08\x66ork_key\x18\x05 \x01(\x0c\"\x06\n\x04Save\"\x18\n\x07Restore\x12\r\n\x05point\x18\x01 \x01(\x04\"\x18\n\x06\x46orget\x12\x0e\n\x06points\x18\x01 \x03(\x04\"\x07\n\x05\x43lose\"\xbc\x04\n\tPlayReply\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x30\n\x06opened\x18\x02 \x01(\x0b\x32\x1e.simservice.protocol.v1.OpenedH\x00\x12\x32\n\x05reset\x18\x03 \x01(\x0b\x32!.simservice.protocol.v1.ResetDoneH\x00\x12\x32\n\x07stepped\x18\x04 \x01(\x0b\x32\x1f.simservice.protocol.v1.SteppedH\x00\x12\x34\n\x08rendered\x18\x05 \x01(\x0b\x32 .simservice.protocol.v1.RenderedH\x00\x12\x30\n\x06\x63losed\x18\x06 \x01(\x0b\x32\x1e.simservice.protocol.v1.ClosedH\x00\x12.\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x1d.simservice.protocol.v1.ErrorH\x00\x12\x30\n\x06\x66orked\x18\t \x01(\x0b\x32\x1e.simservice.protocol.v1.ForkedH\x00\x12.\n\x05saved\x18\n \x01(\x0b\x32\x1d.simservice.protocol.v1.SavedH\x00\x12\x34\n\x08restored\x18\x0b \x01(\x0b\x32 .simservice.protocol.v1.RestoredH\x00\x12\x36\n\tforgotten\x18\x0c \x01(\x0b\x32!.simservice.protocol.v1.ForgottenH\x00\x12\x11\n\tserver_ns\x18\x08 \x01(\x04\x42\x08\n\x06result\"\xaf\x01\n\x06Opened\x12\x0f\n\x07session\x18\x01 \x01(\t\x12,\n\x05world\x18\x02 \x01(\x0b\x32\x1d.simservice.protocol.v1.World\x12\x10\n\x08num_envs\x18\x03 \x01(\r\x12=\n\x0e\x61utoreset_mode\x18\x04 \x01(\x0e\x32%.simservice.protocol.v1.AutoresetMode\x12\x15\n\rlast_sequence\x18\x05 \x01(\x04\"m\n\tResetDone\x12\x33\n\x0bobservation\x18\x01 \x01(\x0b\x32\x1e.simservice.protocol.v1.Values\x12+\n\x05infos\x18\x02 \x03(\x0b\x32\x1c.simservice.protocol.v1.Info\"\xed\x01\n\x07Stepped\x12\x33\n\x0bobservation\x18\x01 \x01(\x0b\x32\x1e.simservice.protocol.v1.Values\x12\x0f\n\x07rewards\x18\x02 \x01(\x0c\x12\x12\n\nterminated\x18\x03 \x01(\x0c\x12\x11\n\ttruncated\x18\x04 \x01(\x0c\x12+\n\x05infos\x18\x05 \x03(\x0b\x32\x1c.simservice.protocol.v1.Info\x12\r\n\x05\x66inal\x18\x06 \x01(\x0c\x12\x39\n\x11\x66inal_observation\x18\x07 \x01(\x0b\x32\x1e.simservice.protocol.v1.Values\"R\n\x04Info\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\r\n\x05value\x18\x04 \x01(\x0c\x12\x0f\n\x07present\x18\x05 \x01(\x0c\"9\n\x08Rendered\x12\x0e\n\x06height\x18\x01 \x01(\r\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06\x66rames\x18\x03 \x01(\x0c\"+\n\x06\x46orked\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x10\n\x08num_envs\x18\x02 \x01(\r\"\x16\n\x05Saved\x12\r\n\x05point\x18\x01 \x01(\x04\"?\n\x08Restored\x12\x33\n\x0bobservation\x18\x01 \x01(\x0b\x32\x1e.simservice.protocol.v1.Values\"\x0b\n\tForgotten\"\x08\n\x06\x43losed\"\xb8\x01\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12;\n\x07\x64\x65tails\x18\x04 \x03(\x0b\x32*.simservice.protocol.v1.Error.DetailsEntry\x12\x13\n\x0brecoverable\x18\x05 \x01(\x08\x1a.\n\x0c\x44\x65tailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"U\n\rReportRequest\x12\r\n\x05world\x18\x01 \x01(\t\x12\x35\n\x08\x65pisodes\x18\x02 \x03(\x0b\x32#.simservice.protocol.v1.RealEpisode\"\xf2\x01\n\x0bRealEpisode\x12\n\n\x02id\x18\x01 \x01(\x0c\x12\r\n\x05steps\x18\x02 \x01(\r\x12\x33\n\x0bobservation\x18\x03 \x01(\x0b\x32\x1e.simservice.protocol.v1.Values\x12.\n\x06\x61\x63tion\x18\x04 \x01(\x0b\x32\x1e.simservice.protocol.v1.Values\x12\x0f\n\x07rewards\x18\x05 \x01(\x0c\x12\x12\n\nterminated\x18\x06 \x01(\x08\x12\x11\n\ttruncated\x18\x07 \x01(\x08\x12\x0e\n\x06policy\x18\x08 \x01(\t\x12\x1b\n\x13\x65nvironment_version\x18\t \x01(\t\"1\n\x0bReportReply\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\r\x12\x10\n\x08repeated\x18\x02 \x01(\r\"A\n\x12ReadReportsRequest\x12\r\n\x05world\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x04\x12\r\n\x05limit\x18\x03 \x01(\r\"\xb4\x01\n\x10ReadReportsReply\x12@\n\x07reports\x18\x01 \x03(\x0b\x32/.simservice.protocol.v1.ReadReportsReply.Report\x12\x0c\n\x04last\x18\x02 \x01(\x04\x1aP\n\x06Report\x12\x10\n\x08reporter\x18\x01 \x01(\t\x12\x34\n\x07\x65pisode\x18\x02 \x01(\x0b\x32#.simservice.protocol.v1.RealEpisode*;\n\x04Luck\x12\x14\n\x10LUCK_UNSPECIFIED\x10\x00\x12\r\n\tLUCK_SAME\x10\x01\x12\x0e\n\nLUCK_FRESH\x10\x02\x32\xdb\x03\n\x0cWorldService\x12`\n\nListWorlds\x12).simservice.protocol.v1.ListWorldsRequest\x1a\'.simservice.protocol.v1.ListWorldsReply\x12Z\n\x08GetWorld\x12\'.simservice.protocol.v1.GetWorldRequest\x1a%.simservice.protocol.v1.GetWorldReply\x12R\n\x04Play\x12#.simservice.protocol.v1.PlayRequest\x1a!.simservice.protocol.v1.PlayReply(\x01\x30\x01\x12T\n\x06Report\x12%.simservice.protocol.v1.ReportRequest\x1a#.simservice.protocol.v1.ReportReply\x12\x63\n\x0bReadReports\x12*.simservice.protocol.v1.ReadReportsRequest\x1a(.simservice.protocol.v1.ReadReportsReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$simservice/protocol/v1/service.proto\x12\x16simservice.protocol.v1\x1a\"simservice/protocol/v1/world.proto\"\x13\n\x11ListWorldsRequest\"@\n\x0fListWorldsReply\x12-\n\x06worlds\x18\x01 \x03(\x0b\x32\x1d.simservice.protocol.v1.World\" \n\x0fGetWorldRequest\x12\r\n\x05world\x18\x01 \x01(\t\"=\n\rGetWorldReply\x12,\n\x05world\x18\x01 \x01(\x0b\x32\x1d.simservice.protocol.v1.World\"z\n\x06Values\x12\x0e\n\x06leaves\x18\x01 \x03(\x0c\x12\x35\n\x06ragged\x18\x02 \x03(\x0b\x32%.simservice.protocol.v1.Values.Ragged\x1a)\n\x06Ragged\x12\x0e\n\x06leaves\x18\x01 \x03(\x0c\x12\x0f\n\x07lengths\x18\x02 \x03(\x03\"\x89\x04\n\x0bPlayRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12,\n\x04open\x18\x02 \x01(\x0b\x32\x1c.simservice.protocol.v1.OpenH\x00\x12\x30\n\x06resume\x18\x03 \x01(\x0b\x32\x1e.simservice.protocol.v1.ResumeH\x00\x12.\n\x05reset\x18\x04 \x01(\x0b\x32\x1d.simservice.protocol.v1.ResetH\x00\x12,\n\x04step\x18\x05 \x01(\x0b\x32\x1c.simservice.protocol.v1.StepH\x00\x12\x30\n\x06render\x18\x06 \x01(\x0b\x32\x1e.simservice.protocol.v1.RenderH\x00\x12.\n\x05\x63lose\x18\x07 \x01(\x0b\x32\x1d.simservice.protocol.v1.CloseH\x00\x12,\n\x04\x66ork\x18\x08 \x01(\x0b\x32\x1c.simservice.protocol.v1.ForkH\x00\x12,\n\x04save\x18\t \x01(\x0b\x32\x1c.simservice.protocol.v1.SaveH\x00\x12\x32\n\x07restore\x18\n \x01(\x0b\x32\x1f.simservice.protocol.v1.RestoreH\x00\x12\x30\n\x06\x66orget\x18\x0b \x01(\x0b\x32\x1e.simservice.protocol.v1.ForgetH\x00\x42\x06\n\x04\x63\x61ll\"\x90\x01\n\x04Open\x12\r\n\x05world\x18\x01 \x01(\t\x12\x10\n\x08num_envs\x18\x02 \x01(\r\x12=\n\x0e\x61utoreset_mode\x18\x03 \x01(\x0e\x32%.simservice.protocol.v1.AutoresetMode\x12\x16\n\x0e\x63lient_version\x18\x04 \x01(\t\x12\x10\n\x08open_key\x18\x05 \x01(\x0c\"\x19\n\x06Resume\x12\x0f\n\x07session\x18\x01 \x01(\t\"n\n\x05Reset\x12\x0c\n\x04mask\x18\x01 \x01(\x0c\x12\r\n\x05seeds\x18\x02 \x01(\x0c\x12\x14\n\x0coptions_json\x18\x03 \x01(\t\x12\x32\n\x07\x63ontext\x18\x04 \x01(\x0b\x32!.simservice.protocol.v1.Grounding\"\x80\x01\n\tGrounding\x12\x0e\n\x06\x66rames\x18\x01 \x01(\r\x12\x33\n\x0bobservation\x18\x02 \x01(\x0b\x32\x1e.simservice.protocol.v1.Values\x12.\n\x06\x61\x63tion\x18\x03 \x01(\x0b\x32\x1e.simservice.protocol.v1.Values\"6\n\x04Step\x12.\n\x06\x61\x63tion\x18\x01 \x01(\x0b\x32\x1e.simservice.protocol.v1.Values\"\x08\n\x06Render\"r\n\x04\x46ork\x12\r\n\x05lanes\x18\x01 \x03(\r\x12\x0e\n\x06\x63opies\x18\x02 \x01(\r\x12*\n\x04luck\x18\x03 \x01(\x0e\x32\x1c.simservice.protocol.v1.Luck\x12\r\n\x05seeds\x18\x04 \x01(\x0c\x12\x10\n\x08\x66ork_key\x18\x05 \x01(\x0c\"\x06\n\x04Save\"\x18\n\x07Restore\x12\r\n\x05point\x18\x01 \x01(\x04\"\x18\n\x06\x46orget\x12\x0e\n\x06points\x18\x01 \x03(\x04\"\x07\n\x05\x43lose\"\xf0\x04\n\tPlayReply\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x30\n\x06opened\x18\x02 \x01(\x0b\x32\x1e.simservice.protocol.v1.OpenedH\x00\x12\x32\n\x05reset\x18\x03 \x01(\x0b\x32!.simservice.protocol.v1.ResetDoneH\x00\x12\x32\n\x07stepped\x18\x04 \x01(\x0b\x32\x1f.simservice.protocol.v1.SteppedH\x00\x12\x34\n\x08rendered\x18\x05 \x01(\x0b\x32 .simservice.protocol.v1.RenderedH\x00\x12\x30\n\x06\x63losed\x18\x06 \x01(\x0b\x32\x1e.simservice.protocol.v1.ClosedH\x00\x12.\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x1d.simservice.protocol.v1.ErrorH\x00\x12\x30\n\x06\x66orked\x18\t \x01(\x0b\x32\x1e.simservice.protocol.v1.ForkedH\x00\x12.\n\x05saved\x18\n \x01(\x0b\x32\x1d.simservice.protocol.v1.SavedH\x00\x12\x34\n\x08restored\x18\x0b \x01(\x0b\x32 .simservice.protocol.v1.RestoredH\x00\x12\x36\n\tforgotten\x18\x0c \x01(\x0b\x32!.simservice.protocol.v1.ForgottenH\x00\x12\x32\n\x07migrate\x18\r \x01(\x0b\x32\x1f.simservice.protocol.v1.MigrateH\x00\x12\x11\n\tserver_ns\x18\x08 \x01(\x04\x42\x08\n\x06result\"\xaf\x01\n\x06Opened\x12\x0f\n\x07session\x18\x01 \x01(\t\x12,\n\x05world\x18\x02 \x01(\x0b\x32\x1d.simservice.protocol.v1.World\x12\x10\n\x08num_envs\x18\x03 \x01(\r\x12=\n\x0e\x61utoreset_mode\x18\x04 \x01(\x0e\x32%.simservice.protocol.v1.AutoresetMode\x12\x15\n\rlast_sequence\x18\x05 \x01(\x04\"m\n\tResetDone\x12\x33\n\x0bobservation\x18\x01 \x01(\x0b\x32\x1e.simservice.protocol.v1.Values\x12+\n\x05infos\x18\x02 \x03(\x0b\x32\x1c.simservice.protocol.v1.Info\"\xed\x01\n\x07Stepped\x12\x33\n\x0bobservation\x18\x01 \x01(\x0b\x32\x1e.simservice.protocol.v1.Values\x12\x0f\n\x07rewards\x18\x02 \x01(\x0c\x12\x12\n\nterminated\x18\x03 \x01(\x0c\x12\x11\n\ttruncated\x18\x04 \x01(\x0c\x12+\n\x05infos\x18\x05 \x03(\x0b\x32\x1c.simservice.protocol.v1.Info\x12\r\n\x05\x66inal\x18\x06 \x01(\x0c\x12\x39\n\x11\x66inal_observation\x18\x07 \x01(\x0b\x32\x1e.simservice.protocol.v1.Values\"R\n\x04Info\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\r\n\x05value\x18\x04 \x01(\x0c\x12\x0f\n\x07present\x18\x05 \x01(\x0c\"9\n\x08Rendered\x12\x0e\n\x06height\x18\x01 \x01(\r\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06\x66rames\x18\x03 \x01(\x0c\"+\n\x06\x46orked\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x10\n\x08num_envs\x18\x02 \x01(\r\"\x16\n\x05Saved\x12\r\n\x05point\x18\x01 \x01(\x04\"?\n\x08Restored\x12\x33\n\x0bobservation\x18\x01 \x01(\x0b\x32\x1e.simservice.protocol.v1.Values\"\x0b\n\tForgotten\"\t\n\x07Migrate\"\x08\n\x06\x43losed\"\xb8\x01\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12;\n\x07\x64\x65tails\x18\x04 \x03(\x0b\x32*.simservice.protocol.v1.Error.DetailsEntry\x12\x13\n\x0brecoverable\x18\x05 \x01(\x08\x1a.\n\x0c\x44\x65tailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"U\n\rReportRequest\x12\r\n\x05world\x18\x01 \x01(\t\x12\x35\n\x08\x65pisodes\x18\x02 \x03(\x0b\x32#.simservice.protocol.v1.RealEpisode\"\xf2\x01\n\x0bRealEpisode\x12\n\n\x02id\x18\x01 \x01(\x0c\x12\r\n\x05steps\x18\x02 \x01(\r\x12\x33\n\x0bobservation\x18\x03 \x01(\x0b\x32\x1e.simservice.protocol.v1.Values\x12.\n\x06\x61\x63tion\x18\x04 \x01(\x0b\x32\x1e.simservice.protocol.v1.Values\x12\x0f\n\x07rewards\x18\x05 \x01(\x0c\x12\x12\n\nterminated\x18\x06 \x01(\x08\x12\x11\n\ttruncated\x18\x07 \x01(\x08\x12\x0e\n\x06policy\x18\x08 \x01(\t\x12\x1b\n\x13\x65nvironment_version\x18\t \x01(\t\"1\n\x0bReportReply\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\r\x12\x10\n\x08repeated\x18\x02 \x01(\r\"A\n\x12ReadReportsRequest\x12\r\n\x05world\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x04\x12\r\n\x05limit\x18\x03 \x01(\r\"\xb4\x01\n\x10ReadReportsReply\x12@\n\x07reports\x18\x01 \x03(\x0b\x32/.simservice.protocol.v1.ReadReportsReply.Report\x12\x0c\n\x04last\x18\x02 \x01(\x04\x1aP\n\x06Report\x12\x10\n\x08reporter\x18\x01 \x01(\t\x12\x34\n\x07\x65pisode\x18\x02 \x01(\x0b\x32#.simservice.protocol.v1.RealEpisode*;\n\x04Luck\x12\x14\n\x10LUCK_UNSPECIFIED\x10\x00\x12\r\n\tLUCK_SAME\x10\x01\x12\x0e\n\nLUCK_FRESH\x10\x02\x32\xdb\x03\n\x0cWorldService\x12`\n\nListWorlds\x12).simservice.protocol.v1.ListWorldsRequest\x1a\'.simservice.protocol.v1.ListWorldsReply\x12Z\n\x08GetWorld\x12\'.simservice.protocol.v1.GetWorldRequest\x1a%.simservice.protocol.v1.GetWorldReply\x12R\n\x04Play\x12#.simservice.protocol.v1.PlayRequest\x1a!.simservice.protocol.v1.PlayReply(\x01\x30\x01\x12T\n\x06Report\x12%.simservice.protocol.v1.ReportRequest\x1a#.simservice.protocol.v1.ReportReply\x12\x63\n\x0bReadReports\x12*.simservice.protocol.v1.ReadReportsRequest\x1a(.simservice.protocol.v1.ReadReportsReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,8 +34,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ERROR_DETAILSENTRY']._loaded_options = None
   _globals['_ERROR_DETAILSENTRY']._serialized_options = b'8\001'
-  _globals['_LUCK']._serialized_start=3824
-  _globals['_LUCK']._serialized_end=3883
+  _globals['_LUCK']._serialized_start=3887
+  _globals['_LUCK']._serialized_end=3946
   _globals['_LISTWORLDSREQUEST']._serialized_start=100
   _globals['_LISTWORLDSREQUEST']._serialized_end=119
   _globals['_LISTWORLDSREPLY']._serialized_start=121
@@ -73,43 +73,45 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLOSE']._serialized_start=1591
   _globals['_CLOSE']._serialized_end=1598
   _globals['_PLAYREPLY']._serialized_start=1601
-  _globals['_PLAYREPLY']._serialized_end=2173
-  _globals['_OPENED']._serialized_start=2176
-  _globals['_OPENED']._serialized_end=2351
-  _globals['_RESETDONE']._serialized_start=2353
-  _globals['_RESETDONE']._serialized_end=2462
-  _globals['_STEPPED']._serialized_start=2465
-  _globals['_STEPPED']._serialized_end=2702
-  _globals['_INFO']._serialized_start=2704
-  _globals['_INFO']._serialized_end=2786
-  _globals['_RENDERED']._serialized_start=2788
-  _globals['_RENDERED']._serialized_end=2845
-  _globals['_FORKED']._serialized_start=2847
-  _globals['_FORKED']._serialized_end=2890
-  _globals['_SAVED']._serialized_start=2892
-  _globals['_SAVED']._serialized_end=2914
-  _globals['_RESTORED']._serialized_start=2916
-  _globals['_RESTORED']._serialized_end=2979
-  _globals['_FORGOTTEN']._serialized_start=2981
-  _globals['_FORGOTTEN']._serialized_end=2992
-  _globals['_CLOSED']._serialized_start=2994
-  _globals['_CLOSED']._serialized_end=3002
-  _globals['_ERROR']._serialized_start=3005
-  _globals['_ERROR']._serialized_end=3189
-  _globals['_ERROR_DETAILSENTRY']._serialized_start=3143
-  _globals['_ERROR_DETAILSENTRY']._serialized_end=3189
-  _globals['_REPORTREQUEST']._serialized_start=3191
-  _globals['_REPORTREQUEST']._serialized_end=3276
-  _globals['_REALEPISODE']._serialized_start=3279
-  _globals['_REALEPISODE']._serialized_end=3521
-  _globals['_REPORTREPLY']._serialized_start=3523
-  _globals['_REPORTREPLY']._serialized_end=3572
-  _globals['_READREPORTSREQUEST']._serialized_start=3574
-  _globals['_READREPORTSREQUEST']._serialized_end=3639
-  _globals['_READREPORTSREPLY']._serialized_start=3642
-  _globals['_READREPORTSREPLY']._serialized_end=3822
-  _globals['_READREPORTSREPLY_REPORT']._serialized_start=3742
-  _globals['_READREPORTSREPLY_REPORT']._serialized_end=3822
-  _globals['_WORLDSERVICE']._serialized_start=3886
-  _globals['_WORLDSERVICE']._serialized_end=4361
+  _globals['_PLAYREPLY']._serialized_end=2225
+  _globals['_OPENED']._serialized_start=2228
+  _globals['_OPENED']._serialized_end=2403
+  _globals['_RESETDONE']._serialized_start=2405
+  _globals['_RESETDONE']._serialized_end=2514
+  _globals['_STEPPED']._serialized_start=2517
+  _globals['_STEPPED']._serialized_end=2754
+  _globals['_INFO']._serialized_start=2756
+  _globals['_INFO']._serialized_end=2838
+  _globals['_RENDERED']._serialized_start=2840
+  _globals['_RENDERED']._serialized_end=2897
+  _globals['_FORKED']._serialized_start=2899
+  _globals['_FORKED']._serialized_end=2942
+  _globals['_SAVED']._serialized_start=2944
+  _globals['_SAVED']._serialized_end=2966
+  _globals['_RESTORED']._serialized_start=2968
+  _globals['_RESTORED']._serialized_end=3031
+  _globals['_FORGOTTEN']._serialized_start=3033
+  _globals['_FORGOTTEN']._serialized_end=3044
+  _globals['_MIGRATE']._serialized_start=3046
+  _globals['_MIGRATE']._serialized_end=3055
+  _globals['_CLOSED']._serialized_start=3057
+  _globals['_CLOSED']._serialized_end=3065
+  _globals['_ERROR']._serialized_start=3068
+  _globals['_ERROR']._serialized_end=3252
+  _globals['_ERROR_DETAILSENTRY']._serialized_start=3206
+  _globals['_ERROR_DETAILSENTRY']._serialized_end=3252
+  _globals['_REPORTREQUEST']._serialized_start=3254
+  _globals['_REPORTREQUEST']._serialized_end=3339
+  _globals['_REALEPISODE']._serialized_start=3342
+  _globals['_REALEPISODE']._serialized_end=3584
+  _globals['_REPORTREPLY']._serialized_start=3586
+  _globals['_REPORTREPLY']._serialized_end=3635
+  _globals['_READREPORTSREQUEST']._serialized_start=3637
+  _globals['_READREPORTSREQUEST']._serialized_end=3702
+  _globals['_READREPORTSREPLY']._serialized_start=3705
+  _globals['_READREPORTSREPLY']._serialized_end=3885
+  _globals['_READREPORTSREPLY_REPORT']._serialized_start=3805
+  _globals['_READREPORTSREPLY_REPORT']._serialized_end=3885
+  _globals['_WORLDSERVICE']._serialized_start=3949
+  _globals['_WORLDSERVICE']._serialized_end=4424
 # @@protoc_insertion_point(module_scope)

@@ -167,7 +167,7 @@ class Close(_message.Message):
     def __init__(self) -> None: ...
 
 class PlayReply(_message.Message):
-    __slots__ = ("sequence", "opened", "reset", "stepped", "rendered", "closed", "error", "forked", "saved", "restored", "forgotten", "server_ns")
+    __slots__ = ("sequence", "opened", "reset", "stepped", "rendered", "closed", "error", "forked", "saved", "restored", "forgotten", "migrate", "server_ns")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     OPENED_FIELD_NUMBER: _ClassVar[int]
     RESET_FIELD_NUMBER: _ClassVar[int]
@@ -179,6 +179,7 @@ class PlayReply(_message.Message):
     SAVED_FIELD_NUMBER: _ClassVar[int]
     RESTORED_FIELD_NUMBER: _ClassVar[int]
     FORGOTTEN_FIELD_NUMBER: _ClassVar[int]
+    MIGRATE_FIELD_NUMBER: _ClassVar[int]
     SERVER_NS_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     opened: Opened
@@ -191,8 +192,9 @@ class PlayReply(_message.Message):
     saved: Saved
     restored: Restored
     forgotten: Forgotten
+    migrate: Migrate
     server_ns: int
-    def __init__(self, sequence: _Optional[int] = ..., opened: _Optional[_Union[Opened, _Mapping]] = ..., reset: _Optional[_Union[ResetDone, _Mapping]] = ..., stepped: _Optional[_Union[Stepped, _Mapping]] = ..., rendered: _Optional[_Union[Rendered, _Mapping]] = ..., closed: _Optional[_Union[Closed, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., forked: _Optional[_Union[Forked, _Mapping]] = ..., saved: _Optional[_Union[Saved, _Mapping]] = ..., restored: _Optional[_Union[Restored, _Mapping]] = ..., forgotten: _Optional[_Union[Forgotten, _Mapping]] = ..., server_ns: _Optional[int] = ...) -> None: ...
+    def __init__(self, sequence: _Optional[int] = ..., opened: _Optional[_Union[Opened, _Mapping]] = ..., reset: _Optional[_Union[ResetDone, _Mapping]] = ..., stepped: _Optional[_Union[Stepped, _Mapping]] = ..., rendered: _Optional[_Union[Rendered, _Mapping]] = ..., closed: _Optional[_Union[Closed, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., forked: _Optional[_Union[Forked, _Mapping]] = ..., saved: _Optional[_Union[Saved, _Mapping]] = ..., restored: _Optional[_Union[Restored, _Mapping]] = ..., forgotten: _Optional[_Union[Forgotten, _Mapping]] = ..., migrate: _Optional[_Union[Migrate, _Mapping]] = ..., server_ns: _Optional[int] = ...) -> None: ...
 
 class Opened(_message.Message):
     __slots__ = ("session", "world", "num_envs", "autoreset_mode", "last_sequence")
@@ -279,6 +281,10 @@ class Restored(_message.Message):
     def __init__(self, observation: _Optional[_Union[Values, _Mapping]] = ...) -> None: ...
 
 class Forgotten(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Migrate(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 

@@ -88,6 +88,8 @@ class WorldServiceServicer:
         resumes it by its token on any replica. When two streams drive one session the later one wins and the earlier is
         ended with ABORTED.
 
+        A replica that is about to end sends `migrate` between two requests and ends the stream with OK; see there.
+
         A request that is refused without effect is answered by an `error` reply and the stream goes on. Any other error ends the
         stream with the gRPC status of the error; the same `Error` message rides in the trailing metadata
         `simservice-error-bin`.
