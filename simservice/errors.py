@@ -21,6 +21,7 @@
     ├── QuotaExceeded           RESOURCE_EXHAUSTED   the tenant has used what it may use
     ├── PointsExhausted         RESOURCE_EXHAUSTED   the session holds all the saved points it may
     ├── RealStepBudgetExceeded  RESOURCE_EXHAUSTED   more real steps were asked for than the budget allows
+    ├── RealEnvironmentFailed   UNAVAILABLE          the real environment raised, crashed or did not answer
     ├── CorruptCheckpoint       DATA_LOSS            a world's folder is damaged or not a world
     ├── StoreUnavailable        UNAVAILABLE          the session store cannot be reached
     ├── ServerUnavailable       UNAVAILABLE          nobody answers at the address
@@ -284,6 +285,13 @@ class RealStepBudgetExceeded(SimserviceError):
 
     def __init__(self, asked: int, used: int, budget: int) -> None:
         super().__init__(f"{asked} more real steps were asked for, but {used} of the budget of {budget} are used")
+
+
+class RealEnvironmentFailed(SimserviceError):
+    code, reason = "UNAVAILABLE", "REAL_ENVIRONMENT"
+
+    def __init__(self, env_id: str, problem: str) -> None:
+        super().__init__(f"the real environment {env_id} failed ({problem}); see whether it runs by itself")
 
 
 class CorruptCheckpoint(SimserviceError):

@@ -23,6 +23,7 @@ EXAMPLES = [
     errors.QuotaExceeded("lab", "lanes", asked=64, active=1000, limit=1024, retry_after_s=0.25),
     errors.PointsExhausted("bytes", asked=70_000, active=60_000, most=100_000),
     errors.RealStepBudgetExceeded(10, 3000, 3000),
+    errors.RealEnvironmentFailed("CartPole-v1", "no answer within 60 s"),
     errors.CorruptCheckpoint("runs/world", "weights.safetensors is missing"),
     errors.StoreUnavailable("redis://nowhere"),
     errors.ServerUnavailable("localhost:1", "connection refused"),

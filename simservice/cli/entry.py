@@ -14,7 +14,7 @@ except ModuleNotFoundError:
     sys.exit("the command line needs a package more than the client: pip install 'simservice[train]'")
 
 from simservice import __version__
-from simservice.cli import data, demo, fidelity, screen, serving
+from simservice.cli import data, demo, fidelity, screen, serving, watching
 
 EXTRAS = {
     "train": ("torch", "safetensors", "minari", "h5py", "scipy", "rich", "matplotlib", "Box2D", "pygame"),
@@ -40,6 +40,9 @@ app.command(epilog="Example: simservice serve runs/cartpole --local")(serving.se
 app.command(epilog="Example: simservice token")(serving.token)
 app.command(epilog="Example: simservice worlds --address 127.0.0.1:50051")(serving.worlds)
 app.command(epilog="Example: simservice probe cartpole --set gravity=12")(fidelity.probe)
+app.command(epilog="Example: simservice monitor cartpole --every 10")(watching.monitor)
+app.command(epilog="Example: simservice acknowledge cartpole")(watching.acknowledge)
+app.command(epilog="Example: simservice report cartpole simservice/cartpole-v1/random-v0")(watching.report)
 app.command(epilog="Example: simservice demo --seed 1")(demo.demo)
 
 

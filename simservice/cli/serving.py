@@ -45,6 +45,15 @@ def serve(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Allow plaintext, or anybody, on a --host others can reach.")
     ] = False,
+    monitor: Annotated[
+        bool, typer.Option(help="Watch worlds whose real environment is known, in a process of its own.")
+    ] = True,
+    monitor_folder: Annotated[Path, typer.Option(help="Where the monitor keeps what it learned.")] = Path(
+        "runs/monitor"
+    ),
+    monitor_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of the monitor's Prometheus page; 0 takes a free one.")
+    ] = 0,
     local: Annotated[bool, typer.Option("--local", help="One process without Ray: for laptops and notebooks.")] = False,
 ) -> None:
     """Serve worlds to agents, on Ray Serve or in one process, until Ctrl-C."""
@@ -60,10 +69,12 @@ def serve(
     bounds = parse_replicas(replicas)
     where = {"host": host, "port": port, "insecure": insecure, "store_url": store_url, "metrics_port": metrics_port}
     where |= doors
+    watched = _Watched(folders, monitor_folder, monitor_port) if monitor else None
+    where["monitor"] = watched.hash if watched is not None else ""
     if local:
         if bounds != (1, 1):
             raise ConfigError("--local is one process with one replica; leave --replicas out, or --local")
-        _serve_local(folders, device, lanes, where)
+        _serve_local(folders, device, lanes, where, watched)
     else:
         settings = {
             "replicas": bounds,
@@ -71,7 +82,7 @@ def serve(
             "gpus_per_replica": gpus_per_replica,
             "lanes_per_replica": lanes,
         }
-        _serve_on_ray(folders, {**settings, **where})
+        _serve_on_ray(folders, {**settings, **where}, watched)
 
 
 def token() -> None:
@@ -105,7 +116,45 @@ def worlds(address: Address = "127.0.0.1:50051") -> None:
     console().print(table if table.row_count else f"no world is served at {address}")
 
 
-def _serve_local(folders: list[Path], device: str, lanes: int, where: dict[str, Any]) -> None:
+class _Watched:
+    """The worlds of a service that its monitor watches, and that process while it runs."""
+
+    def __init__(self, folders: list[Path], folder: Path, port: int) -> None:
+        from simservice.serving.address import free_port
+        from simservice.serving.tenants import hash_line, new_token
+
+        self._folders = folders
+        self._folder, self._port = folder, free_port(port=port)
+        self._token = new_token()
+        self.hash = hash_line(self._token)
+        self._running = contextlib.ExitStack()
+
+    def start(self, address: str | None) -> None:
+        """Starts it and says so; without an address where it could come in, or a world, says how or nothing."""
+        from simservice.serving.monitor_child import MonitorChild
+        from simservice.worlds import checkpoint
+
+        described = [checkpoint.describe(one) for one in self._folders]
+        worlds = [spec.name for spec, provenance in described if provenance.env_id]
+        if not worlds:
+            return
+        if address is None:
+            told = "not watched: a monitor needs this service's certificate; start simservice monitor beside it"
+            return console().print(told, style="dim", highlight=False)
+        child = MonitorChild(address, worlds, self._folder, self._port, self._token)
+        self._running.enter_context(child)
+        console().print(
+            f"watching {', '.join(worlds)} in reality: metrics at {child.metrics_url}, log {child.log} "
+            "(--no-monitor leaves it out)",
+            highlight=False,
+        )
+
+    def stop(self) -> None:
+        """Ends it."""
+        self._running.close()
+
+
+def _serve_local(folders: list[Path], device: str, lanes: int, where: dict[str, Any], watched: _Watched | None) -> None:
     from simservice.serving.local import LocalConfig, LocalService, serve_local
     from simservice.serving.wiring import ReplicaConfig
 
@@ -114,11 +163,17 @@ def _serve_local(folders: list[Path], device: str, lanes: int, where: dict[str, 
     def ready(service: LocalService) -> None:
         names = [replica.hosted.contract.spec.full_name for replica in service.replicas]
         _show(names, service.address, service.metrics_urls)
+        if watched is not None:
+            watched.start(service.address if config.tls_cert is None else None)
 
-    serve_local(folders, config, ready=ready)
+    try:
+        serve_local(folders, config, ready=ready)
+    finally:
+        if watched is not None:
+            watched.stop()
 
 
-def _serve_on_ray(folders: list[Path], settings: dict[str, Any]) -> None:
+def _serve_on_ray(folders: list[Path], settings: dict[str, Any], watched: _Watched | None) -> None:
     if importlib.util.find_spec("ray") is None:  # Ray runs in a process of its own, which could not say so
         raise ModuleNotFoundError("No module named 'ray'", name="ray")
     from simservice.serving.service import RayService
@@ -133,9 +188,13 @@ def _serve_on_ray(folders: list[Path], settings: dict[str, Any]) -> None:
             tell("starting Ray Serve and HAProxy")
             service.start()
         _show(service.worlds, service.address, [service.metrics_url] if service.metrics_url else [])
+        if watched is not None:
+            watched.start(service.address if settings["tls_cert"] is None else service.inner_address)
         with contextlib.suppress(KeyboardInterrupt):
             service.wait()
     finally:
+        if watched is not None:
+            watched.stop()
         service.stop()
 
 

@@ -60,10 +60,13 @@ class _Lane:
 
     def begin(self) -> None:
         if not self.observations:
-            self.seed = int(self.seeds.integers(2**31))
-            self.counter.resets += 1
-            observation, _ = self.environment.reset(seed=self.seed)
-            self.observations.append(observation)
+            self.begin_with(int(self.seeds.integers(2**31)))
+
+    def begin_with(self, seed: int) -> None:
+        self.seed = seed
+        self.counter.resets += 1
+        observation, _ = self.environment.reset(seed=seed)
+        self.observations.append(observation)
 
     def step(self, action: Any) -> Episode | None:
         """The episode, when this step ended it."""
@@ -175,6 +178,21 @@ def collect_episodes(
         return [played[k % len(lanes)][k // len(lanes)] for k in range(episodes)]
     finally:
         _close(lanes)
+
+
+def play_episode(
+    environment: Environment, policy: Policy, seed: int, *, policy_name: str, max_steps: int, counter: RealStepCounter
+) -> Episode:
+    """One episode of an environment that is kept open, from its reset with this very seed; cut after `max_steps`."""
+    lane = _Lane(
+        environment=environment, seeds=np.random.default_rng(seed), counter=counter, policy_name=policy_name, seed=seed
+    )
+    lane.begin_with(seed)
+    for _ in range(max_steps):
+        ended = _ended([0], [lane], policy)[0]
+        if ended is not None:
+            return ended
+    return lane.finish(False, False)
 
 
 def _ended(indices: list[int], lanes: list[_Lane], act: Policy) -> dict[int, Episode | None]:

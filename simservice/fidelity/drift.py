@@ -185,6 +185,25 @@ class Detector:
             raise InvalidInput("state", f"cannot be read ({error!r}); start a new detector") from error
         return detector
 
+    @classmethod
+    def recalibrated(cls, text: str, calibration: Calibration) -> Detector:
+        """Goes on after to_json() with another calibration: all evidence is gone, an alarm that was raised is not.
+
+        For what was acknowledged, and for numbers that another machine or library has rounded otherwise.
+        """
+        try:
+            kept = json.loads(text)
+            detector = cls(calibration, DriftConfig(**kept["config"]))
+            detector._epoch = int(kept["epoch"])
+            detector._first = max(int(kept["first"]), ProbeNumbers(kept["seen"]).end)
+            if DriftState(kept["state"]) is DriftState.DRIFT:
+                detector._state = DriftState.DRIFT
+                detector._alarmed = [str(kind) for kind in kept["alarmed"] if kind in calibration.kinds]
+                detector._alarm_probe = int(kept["alarm_probe"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidInput("state", f"cannot be read ({error!r}); start a new detector") from error
+        return detector
+
     def _restore(self, kept: dict[str, Any]) -> None:
         self._banks.restore(kept["banks"])
         self._state = DriftState(kept["state"])

@@ -68,6 +68,7 @@ ROWS = (
     Row(errors.QuotaExceeded, "the tenant has used what it may use", "wait for retry_after_s, or close sessions"),
     Row(errors.PointsExhausted, "the session keeps all the saved points it may", "forget some"),
     Row(errors.RealStepBudgetExceeded, "more real steps than the budget allows", "raise the budget", False),
+    Row(errors.RealEnvironmentFailed, "the real environment raised or hangs", "see whether it runs by itself", False),
     Row(errors.CorruptCheckpoint, "the world's folder is damaged", "train or copy it again", False),
     Row(errors.StoreUnavailable, "the server cannot reach its session store", "wait: clients try again by themselves"),
     Row(errors.ServerUnavailable, "nobody answers at the address", "check the address, start the service", False),

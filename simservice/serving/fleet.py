@@ -96,7 +96,8 @@ class Fleet:
         spec, _ = checkpoint.describe(folder)
         metrics = MetricsConfig(folder=str(self.announcements))
         settings = self.settings if replicas is None else replace(self.settings, replicas=replicas)
-        config = ReplicaConfig(tenants=self.cluster.config.tenants, operator=hash_line(self._token))
+        doors = self.cluster.config
+        config = ReplicaConfig(tenants=doors.tenants, operator=hash_line(self._token), monitor=doors.monitor)
         application = world_application(str(folder), self.store_url, settings, metrics, config)
         try:
             serve.run(application, name=spec.name, route_prefix=f"/{spec.name}")

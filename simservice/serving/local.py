@@ -61,7 +61,7 @@ class LocalService:
         self.config = config or LocalConfig()
         self.config.check_doors()
         self._tls = read_tls(self.config)
-        self._tenants = Tenants(self.config.tenants)
+        self._tenants = Tenants(self.config.tenants, monitor=self.config.monitor)
         self.folders = tuple(folders)
         self.replicas: list[Replica] = []
         self.port = 0

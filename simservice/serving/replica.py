@@ -57,7 +57,7 @@ class WorldReplica:
             raise ConfigError(
                 f"the application {application!r} serves the world {name!r}; it must have the world's name"
             )
-        tenants = Tenants(config.tenants, operator=config.operator)
+        tenants = Tenants(config.tenants, operator=config.operator, monitor=config.monitor)
         self._facade = WorldService([self._replica.hosted], self._store, tenants)
         self._metrics_server: MetricsServer | None = None
         self._announcement: Path | None = None

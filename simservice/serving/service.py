@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from simservice.errors import InternalError, SimserviceError, error_class
 from simservice.serving.address import check_address
+from simservice.serving.haproxy_launcher import INNER_SOCKET
 from simservice.serving.settings import ServeConfig
 from simservice.serving.tenants import Tenants
 from simservice.serving.tls import read_tls
@@ -62,6 +63,12 @@ class RayService:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    @property
+    def inner_address(self) -> str:
+        """Where processes of this machine come in without a certificate, once started: what HAProxy has for them."""
+        assert self.folder is not None, "start() comes first"
+        return f"unix:{self.folder / INNER_SOCKET}"
 
     @property
     def pid(self) -> int:

@@ -45,6 +45,7 @@ class DoorSettings:
     tls_key: str | None = None
     tls_client_ca: str | None = None  # only clients with a certificate of this authority come in
     tenants: str | None = None  # a tenants file; None: everybody is one anonymous tenant without limits
+    monitor: str = ""  # the hash of the token of the service's own monitor
 
     def check_doors(self) -> None:
         """ConfigError for a door that other machines find open, unless that was asked for."""

@@ -48,6 +48,7 @@ class ReplicaConfig:
     announcement_ttl_s: float = 15.0
     tenants: str | None = None  # a tenants file; None: everybody is one anonymous tenant
     operator: str = ""  # the hash of the service's own token
+    monitor: str = ""  # the hash of its monitor's
     sessions: SessionConfig = field(default_factory=SessionConfig)
 
 

@@ -54,8 +54,8 @@ class FidelityReading:
 class FidelityMetrics:
     """What the monitor publishes: the newest probe of each world. Only one version of a world is shown at a time."""
 
-    def __init__(self, registry: CollectorRegistry | None = None) -> None:
-        self.registry = registry if registry is not None else CollectorRegistry(auto_describe=False)
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(self)
         self._readings: dict[str, tuple[FidelityReading, float]] = {}
         self._transitions: dict[tuple[str, str], int] = {}
