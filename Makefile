@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help demo test lint protos serve bench drift clean
+.PHONY: help demo test lint protos serve bench drift faults clean
 help:
 	@echo "make demo    collect -> train -> serve -> PPO in the dream -> score in reality -> report (about 5 minutes)"
 	@echo "make test    the whole test suite"
@@ -11,6 +11,7 @@ help:
 	@echo "make protos  generate simservice/protocol/v1 from protos/"
 	@echo "make serve   serve the demo's world (WORLD=DIR for another)"
 	@echo "make drift   false alarms, delays, causes and recovery of drift detection (about 12 minutes)"
+	@echo "make faults  kills, drops, floods, forgeries: every promise about faults, tried (about 20 minutes; ONLY=kills,store for some)"
 	@echo "make bench   the latency benchmark; all figures are in docs/benchmarks.md"
 
 $(STAMP): pyproject.toml
@@ -40,6 +41,9 @@ serve: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/python benchmarks/step_latency.py
+
+faults: $(STAMP)
+	@$(BIN)/python tests/faults/acceptance.py $(if $(ONLY),--only $(ONLY))
 
 drift: $(STAMP)
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/drift.py

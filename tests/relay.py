@@ -26,6 +26,7 @@ class Relay:
         self.piece_bytes = 65536
         self.connections = 0
         self.refused = 0
+        self.drops = 0  # cuts that hit a connection
         self.carried = {UP: 0, DOWN: 0}
         self.turns = 0  # how often what came up began after something had come down: round trips
         self._target = target
@@ -51,6 +52,11 @@ class Relay:
     def cut_after(self, count, direction, *, reset=False):
         """Ends every connection as soon as `count` more bytes have passed in that direction, in mid-message or not."""
         self._call(lambda: self._fuse.__setitem__(direction, (count, reset)))
+
+    @property
+    def armed(self):
+        """Whether a cut_after() waits for its bytes."""
+        return any(fuse is not None for fuse in self._fuse.values())
 
     def freeze(self):
         """From now on nothing arrives and nothing is closed: half-open connections."""
@@ -171,6 +177,7 @@ class Relay:
 
     def _end_all(self, reset):
         """Also what is still being connected."""
+        self.drops += bool(self._open)
         for task in self._open:
             self._open[task] = reset
             task.cancel()

@@ -76,6 +76,8 @@ def serve_settings() -> dict[str, str]:
         # On a busy machine a proxy that is still importing Ray would be replaced, which makes the machine busier.
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
+        # Three misses in a row and HAProxy is started again: after a crash 28 s by Serve's default of 10.
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
         "RAY_SERVE_LOG_TO_STDERR": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         # Ray's workers yield to everything else by default (nice 15): a step would wait for any busy neighbour.

@@ -1,36 +1,31 @@
-"""Mutated messages against a served world: every one is answered, none crashes it, none is INTERNAL or UNKNOWN.
+"""Mutated messages against a served world: every one is answered, none crashes it, none is INTERNAL or UNKNOWN."""
 
-python tests/faults/fuzz.py --count 1000000           in process: facade, sessions and engine, without a socket
-python tests/faults/fuzz.py --count 50000 --socket    over gRPC
-"""
-
-import argparse
 import asyncio
 import collections
 import contextlib
+import multiprocessing
 import os
 import random
-import sys
-import tempfile
 import time
-from pathlib import Path
+from concurrent.futures import ProcessPoolExecutor
 
 import grpc
 import numpy as np
 from google.protobuf.message import DecodeError
 from gymnasium import spaces
+from line import Line, Seen, at_least, at_most, exactly
+from local_process import LocalProcess, memory_mb
 from mutations import mutated, requests
 from toy import Toy, ToyConfig, toy_spec
 
+from simservice.client.session import list_worlds
 from simservice.errors import SimserviceError
 from simservice.protocol.v1 import service_pb2 as pb
 from simservice.serving.facade import Stream, WorldService
-from simservice.serving.local import LocalConfig, LocalServer
 from simservice.serving.wiring import Replica, ReplicaConfig
 from simservice.sessions.memory_store import MemoryStore
 from simservice.sessions.quotas import ANYONE
 from simservice.types import Provenance
-from simservice.worlds import checkpoint
 
 LANES = 2
 FORBIDDEN = frozenset({"INTERNAL", "UNKNOWN"})
@@ -52,7 +47,7 @@ class Found(Exception):
         super().__init__(f"{code}: {message}\nafter {raw.hex()}")
 
 
-async def in_process(count, seed=0):
+async def in_process(count, seed=0, told=lambda done: None):
     """Codes by how often they were answered."""
     codes = collections.Counter()
     for place, space in enumerate(SPACES):
@@ -61,18 +56,22 @@ async def in_process(count, seed=0):
         replica = Replica(world, Provenance(), store, ReplicaConfig(capacity=64))
         await replica.start()
         try:
-            codes += await _played(replica, store, action_of(space), count // len(SPACES), random.Random(seed + place))
+            codes += await _played(
+                replica, store, action_of(space), count // len(SPACES), random.Random(seed + place), told
+            )
             assert replica.engine.running
         finally:
             await replica.stop()
     return codes
 
 
-async def _played(replica, store, action, count, rng):
+async def _played(replica, store, action, count, rng, told):
     service = WorldService([replica.hosted], store)
     codes = collections.Counter()
     stream, token = await _opened(service, rng)
-    for _ in range(count):
+    for done in range(count):
+        if done % 1_000 == 0:
+            told(done)
         sequence = 0 if stream._session is None else stream._session.last_sequence + 1
         raw = mutated(rng, rng.choice(requests(rng, token, sequence, LANES, action)).SerializeToString())
         code, message, ended = await _answer(stream, raw)
@@ -119,7 +118,7 @@ def grpc_name(number):
     return next(code.name for code in grpc.StatusCode if code.value[0] == number)
 
 
-def over_a_socket(address, count, seed=0):
+def over_a_socket(address, count, seed=0, told=lambda done: None):
     """Codes by how often they were answered, of streams and unary calls that send whatever they like."""
     rng, action = random.Random(seed), action_of(SPACES[0])
     codes = collections.Counter()
@@ -133,6 +132,7 @@ def over_a_socket(address, count, seed=0):
             )
         }
         while codes.total() < count:
+            told(codes.total())
             name = rng.choice(CALLS)
             if name == "Play":
                 sent = _conversation(rng, action)
@@ -190,30 +190,56 @@ def _unary(call, raw):
     return "OK", ""
 
 
-def main():
-    """Plays, and prints what was answered."""
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--count", type=int, default=1_000_000)
-    arguments.add_argument("--seed", type=int, default=0)
-    arguments.add_argument("--socket", action="store_true")
-    chosen = arguments.parse_args()
+def in_process_line(stage, options, told):
+    """Facade, sessions and engine, without a socket; half of the messages in another process."""
+    count = 40_000 if options.short else 1_000_000
+    began, before = time.monotonic(), memory_mb(os.getpid())
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        other = pool.submit(_other_half, count // 2, options.seed + 100)
+        try:
+            codes = asyncio.run(in_process(count - count // 2, options.seed, _progress(told, count // 2)))
+            codes += other.result()
+            found = ""
+        except Found as problem:
+            codes, found = collections.Counter(), str(problem)
+    yield from _rows(codes, count, found, time.monotonic() - began)
+    yield at_most("growth of this process's memory", memory_mb(os.getpid()) - before, 60, " MB")
+
+
+def over_a_socket_line(stage, options, told):
+    """Over gRPC, and the server's memory meanwhile."""
+    count = 4_000 if options.short else 50_000
     began = time.monotonic()
-    try:
-        if chosen.socket:
-            os.environ["SIMSERVICE_EXTRA_FAMILIES"] = "toy:Toy"
-            with tempfile.TemporaryDirectory() as folder:
-                checkpoint.save(Toy(toy_spec(name="toy")), Path(folder) / "toy", provenance=Provenance())
-                config = LocalConfig(store_url="memory:", grace_s=0.1)
-                with LocalServer([Path(folder) / "toy"], config=config) as server:
-                    codes = over_a_socket(server.address, chosen.count, chosen.seed)
-        else:
-            codes = asyncio.run(in_process(chosen.count, chosen.seed))
-    except Found as found:
-        print(found, file=sys.stderr)
-        sys.exit(1)
-    print(f"{codes.total()} answers in {time.monotonic() - began:.0f} s: {dict(codes.most_common())}")
+    with LocalProcess(stage.toy) as server:
+        over_a_socket(server.address, 2_000, options.seed + 1)  # its first messages make it grow
+        before = server.memory_mb()
+        try:
+            codes, found = over_a_socket(server.address, count, options.seed, _progress(told, count)), ""
+        except Found as problem:
+            codes, found = collections.Counter(), str(problem)
+        after, worlds = server.memory_mb(), len(list_worlds(server.address))
+    yield from _rows(codes, count, found, time.monotonic() - began)
+    yield exactly("worlds that it serves afterwards", worlds, 1)
+    yield at_most("growth of the server's memory", 100 * (after / before - 1), 10, " %")
 
 
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-    main()
+LINES = (
+    Line("fuzz", "a million mutated messages in process", in_process_line),
+    Line("socket", "50,000 mutated messages over a socket", over_a_socket_line),
+)
+
+
+def _rows(codes, count, found, seconds):
+    yield at_least(f"messages answered, {codes.total() / seconds:,.0f} a second", codes.total(), count)
+    yield exactly(
+        "answers that are INTERNAL or UNKNOWN", sum(codes[name] for name in FORBIDDEN) + bool(found), 0, found
+    )
+    yield Seen("answers", "all of the table", ", ".join(f"{name} {n:,}" for name, n in codes.most_common(5)), not found)
+
+
+def _other_half(count, seed):
+    return asyncio.run(in_process(count, seed))
+
+
+def _progress(told, count):
+    return lambda done: told(f"{done:,} of {count:,}", done / count)

@@ -1,31 +1,15 @@
-"""Three times as many sessions as a server has lanes for: what comes of those inside, and what becomes of the others.
+"""Three times as many sessions as a server has lanes for: what comes of those inside, and what of the others."""
 
-    python tests/faults/overload.py --seconds 10
-
-Prints goodput alone and under overload, refusals with a time to come again, and the server's memory.
-"""
-
-import argparse
 import multiprocessing
-import os
-import re
-import subprocess
-import sys
-import tempfile
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from toy import Toy, toy_spec
+from line import Line, at_least, at_most, exactly
+from local_process import LocalProcess
 
 from simservice.client.session import RemoteSession
 from simservice.errors import CapacityExhausted
-from simservice.types import Provenance
-from simservice.worlds import checkpoint
 
 LANES, SESSIONS, TIMES = 8, 8, 3
 LONGEST_PAUSE_S = 1.0  # the impatient come sooner than they are told
@@ -88,47 +72,31 @@ def outside(address, seconds, begin, out):
     out.put((refused[0], hinted[0], slowest[0]))
 
 
-def memory_mb(pid):
-    """Resident memory of a process."""
-    return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) / 1024
-
-
-def main():
-    """Serves, plays, prints."""
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--seconds", type=float, default=10.0)
-    seconds = arguments.parse_args().seconds
-    os.environ["SIMSERVICE_EXTRA_FAMILIES"] = "toy:Toy"
+def overload(stage, options, told):
+    seconds = 4.0 if options.short else 12.0
     spawn = multiprocessing.get_context("spawn")
     begin, first, second = spawn.Event(), spawn.Queue(), spawn.Queue()
-    with tempfile.TemporaryDirectory() as folder:
-        checkpoint.save(Toy(toy_spec(name="toy")), Path(folder) / "toy", provenance=Provenance())
-        command = ["-m", "simservice", "serve", str(Path(folder) / "toy"), "--local", "--port", "0"]
-        server = subprocess.Popen(
-            [sys.executable, *command, "--lanes", str(LANES * SESSIONS)], stdout=subprocess.PIPE, text=True
-        )
-        try:
-            address = re.search(r"127\.0\.0\.1:\d+", server.stdout.readline())[0]
-            crowd = [
-                spawn.Process(target=work, args=(address, seconds, begin, out))
-                for work, out in ((inside, first), (outside, second))
-            ]
-            for process in crowd:
-                process.start()
-            begin.wait()
-            before = memory_mb(server.pid)
-            alone, crowded = first.get()
-            refused, hinted, slowest = second.get()
-            after = memory_mb(server.pid)
-            for process in crowd:
-                process.join()
-        finally:
-            server.terminate()
-            server.wait()
-    print(f"goodput {alone:.0f} -> {crowded:.0f} vector steps/s ({100 * crowded / alone:.0f} %)")
-    print(f"refused {refused}, with a time to come again {hinted}, slowest refusal {1000 * slowest:.0f} ms")
-    print(f"server memory {before:.1f} -> {after:.1f} MB")
+    with LocalProcess(stage.toy, lanes=LANES * SESSIONS) as server:
+        crowd = [
+            spawn.Process(target=work, args=(server.address, seconds, begin, out))
+            for work, out in ((inside, first), (outside, second))
+        ]
+        for process in crowd:
+            process.start()
+        told("alone", 0.1)
+        begin.wait()
+        before = server.memory_mb()
+        told("three times the capacity", 0.5)
+        alone, crowded = first.get()
+        refused, hinted, slowest = second.get()
+        after = server.memory_mb()
+        for process in crowd:
+            process.join()
+    yield at_least("goodput, of that alone", 100 * crowded / alone, 90, " %")
+    yield at_least("refusals", refused, 1)
+    yield exactly("refusals that do not say when to come again", refused - hinted, 0)
+    yield at_most("slowest refusal, its connection included", slowest, 2.0, " s")
+    yield at_most("growth of the server's memory", 100 * (after / before - 1), 10, " %")
 
 
-if __name__ == "__main__":
-    main()
+LINES = (Line("overload", "sessions for three times the lanes", overload),)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
 from dataclasses import replace
 
@@ -19,6 +20,7 @@ from gymnasium.vector import AutoresetMode
 from history import Entry, digest, violations
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from line import Line, at_least
 
 from simservice.errors import NeedsReset, SequenceGap, SessionClosed, SimserviceError, StoreUnavailable
 from simservice.sessions.lanes import Reset, Step
@@ -253,8 +255,9 @@ class Schedules(RuleBasedStateMachine):
         self.run(self.commands.check(NUM_ENVS, self.mode, self.seeds, BookedLanes))
 
 
-def play(examples, seed=None, smallest=True):
-    """So many schedules; raises the smallest that breaks a rule, or just the first."""
+def play(examples, seed=None, smallest=True, told=lambda done: None):
+    """So many schedules; raises the smallest that breaks a rule, or just the first. Returns how many were played."""
+    played = itertools.count(1)
     phases = [hypothesis.Phase.generate, *([hypothesis.Phase.shrink] if smallest else [])]
     quick = hypothesis.settings(
         max_examples=examples,
@@ -266,5 +269,20 @@ def play(examples, seed=None, smallest=True):
         derandomize=seed is None,
         suppress_health_check=list(hypothesis.HealthCheck),
     )
-    machine = Schedules if seed is None else hypothesis.seed(seed)(Schedules)
-    run_state_machine_as_test(machine, settings=quick)
+
+    class Counted(Schedules):
+        def teardown(self):
+            super().teardown()
+            told(next(played))
+
+    run_state_machine_as_test(Counted if seed is None else hypothesis.seed(seed)(Counted), settings=quick)
+    return next(played) - 1
+
+
+def ten_thousand(stage, options, told):
+    wanted = 500 if options.short else 10_000
+    played = play(wanted, options.seed, told=lambda done: told(f"{done:,} of {wanted:,}", done / wanted))
+    yield at_least("schedules in which every rule of the history held", played, wanted)
+
+
+LINES = (Line("schedules", "10,000 random schedules of duplicates, reorderings and retries", ten_thousand),)

@@ -89,8 +89,10 @@ def test_a_reset_is_one(relay):
 def test_a_fuse_cuts_in_the_middle_of_a_message(relay):
     with connected(relay) as client:
         relay.cut_after(3, DOWN)
+        assert relay.armed
         client.sendall(b"message")
         assert received(client, 7) == b"mes"
+        assert not relay.armed and relay.drops == 1
     connected(relay).close()
 
 

@@ -1,0 +1,96 @@
+"""RLlib's PPO over a service that keeps dying: no exception, and the return curve of the run that nothing disturbed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import numpy as np
+from kills import the_store
+from line import Line, Seen, at_least, exactly
+from replicas import busiest, steps_made, wait_until_up
+
+from simservice.client.rllib import PPOSettings, local_ray, served_config, train_ppo
+
+WORLD = "cartpole"
+ROUNDS = 20
+SETTINGS = PPOSettings(total_steps=ROUNDS * PPOSettings().batch_size)
+
+
+def curve(address, seed, told, disturb=lambda number: None):
+    """Mean return after each update."""
+    returns = []
+
+    def progress(made):
+        returns.append(made.return_mean)
+        told(f"update {len(returns)} of {ROUNDS}, mean return {made.return_mean:.0f}", len(returns) / ROUNDS)
+        disturb(len(returns))
+
+    config = served_config(address, WORLD, SETTINGS, seed=seed, env_config={"patience_s": 120.0})
+    train_ppo(config, SETTINGS, progress=progress)
+    return np.array(returns)
+
+
+class Faults:
+    """Kills three replicas and the store, each in the middle of sampling after some update."""
+
+    def __init__(self, service):
+        self.service, self.killed, self.problems = service, [], []
+        self._due = {3: _replica, 7: _replica, 11: the_store, 15: _replica}
+        self._threads = []
+
+    def __call__(self, number):
+        if (fault := self._due.get(number)) is not None:
+            thread = threading.Thread(target=self._strike, args=(fault, steps_made(self.service, WORLD)))
+            thread.start()
+            self._threads.append(thread)
+
+    def join(self):
+        """Waits for the last one."""
+        for thread in self._threads:
+            thread.join()
+
+    def _strike(self, fault, steps):
+        try:
+            wait_until_up(self.service, WORLD, 2, killed=self.killed)
+            pid = fault(self.service)
+            while steps_made(self.service, WORLD) <= steps:  # until RLlib samples again
+                threading.Event().wait(0.02)
+            os.kill(pid, signal.SIGKILL)
+            self.killed.append(pid)
+        except Exception as error:  # told in the table
+            self.problems.append(error)
+
+
+def _replica(service):
+    return busiest(service, WORLD)
+
+
+def ppo(stage, options, told):
+    stage.ray.deploy(stage.cartpole, (2, 2))
+    faults = Faults(stage.ray)
+
+    def part(number):
+        return lambda words, share: told(words, (number + share) / 3)
+
+    with local_ray():
+        calm = curve(stage.ray.address, options.seed, part(0))
+        other = curve(stage.ray.address, options.seed + 1, part(1))
+        found = curve(stage.ray.address, options.seed, part(2), faults)
+    faults.join()
+    stage.ray.remove(WORLD)
+    noise, gap = np.abs(other - calm), np.abs(found - calm)
+    yield exactly("kills of three replicas and one store", len(faults.killed), 4, *map(str, faults.problems[:1]))
+    yield exactly("updates made, no exception", len(found), ROUNDS)
+    yield Seen(
+        "mean |difference| of the return curve from the undisturbed run's",
+        f"<= {np.nanmean(noise):.1f}, that of another seed",
+        "none: update for update the same" if np.nanmax(gap) == 0 else f"{np.nanmean(gap):.2f}",
+        bool(np.nanmean(gap) <= np.nanmean(noise)),
+        float(np.nanmean(gap)),
+    )
+    yield at_least("last mean return", float(found[-1]), 0.5 * float(calm[-1]))
+
+
+LINES = (Line("ppo", "RLlib's PPO through 3 replica kills and a store restart", ppo),)
