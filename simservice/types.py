@@ -154,6 +154,19 @@ class Context:
         return int(next(iter(self.observation.values())).shape[1])
 
 
+@dataclass(frozen=True, kw_only=True)
+class Caution:
+    """Where a session's lanes stop trusting their world, on the server. The default trusts it everywhere."""
+
+    truncate_at_trust_horizon: bool = False
+    max_uncertainty: float | None = None  # a step beyond it is the episode's last, truncated
+    uncertainty_penalty: float = 0.0  # times the step's uncertainty is taken off its reward
+
+
+TRUSTING = Caution()
+"""No caution at all."""
+
+
 @dataclass(frozen=True)
 class Info:
     """One named info over all lanes of a session; lanes where `present` is False carry no value."""

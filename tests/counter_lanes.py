@@ -50,7 +50,7 @@ class CounterLanes:
     def lanes_in_use(self):
         return self.capacity - len(self.free)
 
-    def allocate(self, count, mode, seeds):
+    def allocate(self, count, mode, seeds, caution=None):
         if count > len(self.free):
             raise CapacityExhausted(count, self.lanes_in_use, self.capacity)
         lanes = np.array([self.free.pop() for _ in range(count)], np.int64)

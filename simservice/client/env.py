@@ -15,7 +15,7 @@ from simservice.client.session import RemoteSession
 from simservice.errors import InvalidInput
 from simservice.protocol.ragged import is_ragged
 from simservice.protocol.tensors import check_structure, conform
-from simservice.types import SEED_LIMIT, Array, Context, Infos, Leaf, Leaves, from_leaves, to_leaves
+from simservice.types import SEED_LIMIT, Array, Caution, Context, Infos, Leaf, Leaves, from_leaves, to_leaves
 
 Space = gym.Space[Any]
 
@@ -41,6 +41,9 @@ class RemoteEnv(gym.Env[Any, Any]):
         connect_timeout_s: float = 5.0,
         token: str | None = None,  # of a tenant; None: SIMSERVICE_TOKEN
         tls: Tls = None,  # True, a CA file, or {"ca": ..., "certificate": ..., "key": ...}; None: as the address says
+        truncate_at_trust_horizon: bool = False,  # episodes end (truncated) where the world is no longer trusted
+        max_uncertainty: float | None = None,  # a step more uncertain than this is the episode's last, truncated
+        uncertainty_penalty: float = 0.0,  # times each step's uncertainty is taken off its reward
     ) -> None:
         self._spec: EnvSpec | None = None
         # Gymnasium's single environments do not reset themselves, so a step after the end is an error there and here.
@@ -53,6 +56,7 @@ class RemoteEnv(gym.Env[Any, Any]):
             connect_timeout_s=connect_timeout_s,
             token=token,
             tls=tls,
+            caution=as_caution(truncate_at_trust_horizon, max_uncertainty, uncertainty_penalty),
         )
         self.contract = self.session.contract
         spec = self.contract.spec
@@ -153,6 +157,18 @@ def check_render_mode(session: RemoteSession, render_mode: str | None) -> str | 
         has = f"has {', '.join(modes)}" if modes else "has no pictures"
         raise InvalidInput("render_mode", f"{render_mode!r} was asked for; world {session.world} {has}")
     return render_mode
+
+
+def as_caution(truncate_at_trust_horizon: bool, max_uncertainty: float | None, uncertainty_penalty: float) -> Caution:
+    """The caution as the wire takes it; whether the world can keep it is told by the server."""
+    for name, number in (("max_uncertainty", max_uncertainty), ("uncertainty_penalty", uncertainty_penalty)):
+        if number is not None and (isinstance(number, bool) or not isinstance(number, int | float | np.number)):
+            raise InvalidInput(name, f"{number!r} is no number")
+    return Caution(
+        truncate_at_trust_horizon=bool(truncate_at_trust_horizon),
+        max_uncertainty=None if max_uncertainty is None else float(max_uncertainty),
+        uncertainty_penalty=float(uncertainty_penalty),
+    )
 
 
 def as_seeds(seeds: list[int | None]) -> Array | None:

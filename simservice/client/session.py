@@ -8,7 +8,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import secrets
 import sys
 import threading
 import time
@@ -25,7 +24,6 @@ from simservice.client.opening import backoff_s, open_stream, opened, waited
 from simservice.errors import (
     CapacityExhausted,
     InternalError,
-    InvalidInput,
     ModelRetired,
     QuotaExceeded,
     SessionClosed,
@@ -45,14 +43,14 @@ from simservice.protocol.messages import (
     decode_reset_result,
     decode_step_result,
     decode_world,
-    encode_mode,
     encode_reset,
     encode_step,
 )
+from simservice.protocol.opening import encode_open
 from simservice.protocol.status import error_from_message
 from simservice.protocol.tensors import decode_leaves
 from simservice.protocol.v1 import service_pb2 as pb
-from simservice.types import Array, Context, Leaves, ResetResult, StepResult, leaves_of
+from simservice.types import TRUSTING, Array, Caution, Context, Leaves, ResetResult, StepResult, leaves_of
 
 CLOSE_TIMEOUT_S = 2.0
 FINAL = (SessionLost, SessionFenced, SessionClosed, SessionQuarantined, UnknownSession, ModelRetired, Unauthenticated)
@@ -97,18 +95,11 @@ class RemoteSession:
         connect_timeout_s: float = 5.0,  # also for waiting where the service says when to come again
         token: str | None = None,  # of a tenant; None: SIMSERVICE_TOKEN
         tls: Tls = None,
+        caution: Caution = TRUSTING,
     ) -> None:
         self._prepare(address, world, patience_s, timeout_s, token, tls)
         try:
-            if not 1 <= num_envs < 2**32:  # what the wire can say; the server knows its own limit
-                raise InvalidInput("num_envs", f"{num_envs} is no number of environments; ask for 1 or more")
-            request = pb.Open(
-                world=world,
-                num_envs=num_envs,
-                autoreset_mode=encode_mode(autoreset_mode),
-                client_version=__version__,
-                open_key=secrets.token_bytes(16),
-            )
+            request = encode_open(world, num_envs, autoreset_mode, caution, __version__)
             self._connection.wait(connect_timeout_s)
             self._stream, answer = open_stream(
                 self._connection, pb.PlayRequest(open=request), timeout_s, connect_timeout_s

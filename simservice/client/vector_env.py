@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from simservice.client.access import Tls
-from simservice.client.env import as_context, as_seeds, check_render_mode, hide_token, world_metadata
+from simservice.client.env import as_caution, as_context, as_seeds, check_render_mode, hide_token, world_metadata
 from simservice.client.session import RemoteSession
 from simservice.errors import InvalidInput, SessionClosed
 from simservice.protocol.tensors import check_structure
@@ -41,6 +41,9 @@ class RemoteVectorEnv(VectorEnv[Any, Any, Any]):
         connect_timeout_s: float = 5.0,
         token: str | None = None,  # of a tenant; None: SIMSERVICE_TOKEN
         tls: Tls = None,  # True, a CA file, or {"ca": ..., "certificate": ..., "key": ...}; None: as the address says
+        truncate_at_trust_horizon: bool = False,  # episodes end (truncated) where the world is no longer trusted
+        max_uncertainty: float | None = None,  # a step more uncertain than this is the episode's last, truncated
+        uncertainty_penalty: float = 0.0,  # times each step's uncertainty is taken off its reward
     ) -> None:
         self.closed = True  # until there is something to close
         self._spec: EnvSpec | None = None
@@ -54,6 +57,7 @@ class RemoteVectorEnv(VectorEnv[Any, Any, Any]):
             connect_timeout_s=connect_timeout_s,
             token=token,
             tls=tls,
+            caution=as_caution(truncate_at_trust_horizon, max_uncertainty, uncertainty_penalty),
         )
         self._drive(session, render_mode)
 

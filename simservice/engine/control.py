@@ -6,6 +6,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from simservice.engine.batching import Span
+from simservice.engine.trust import Trust
 from simservice.types import Array
 
 MODES: tuple[AutoresetMode, ...] = (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP, AutoresetMode.DISABLED)
@@ -25,6 +26,7 @@ class Control:
         self.ended = np.zeros(size, dtype=np.bool_)  # the episode is over and no new one has begun
         self.ready = np.zeros(size, dtype=np.bool_)  # was ever reset
         self.mode = np.zeros(size, dtype=np.int8)
+        self.trust = Trust(size)
 
     @property
     def stored_bytes(self) -> int:

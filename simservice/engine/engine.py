@@ -30,7 +30,7 @@ from simservice.engine.stats import EngineStats
 from simservice.engine.tick import Ticker
 from simservice.errors import InternalError, InvalidInput, NeedsReset, SimserviceError
 from simservice.sessions.lanes import Reset, Step
-from simservice.types import Array, Leaf, Leaves, ResetResult, StepResult, leaves_of
+from simservice.types import TRUSTING, Array, Caution, Leaf, Leaves, ResetResult, StepResult, leaves_of
 from simservice.worlds.world import BUCKETS, World
 
 log = logging.getLogger(__name__)
@@ -135,10 +135,11 @@ class Engine:
 
     # ---- called from the event loop ----------------------------------------------------------------------------------
 
-    def allocate(self, count: int, mode: AutoresetMode, seeds: Array) -> Array:
+    def allocate(self, count: int, mode: AutoresetMode, seeds: Array, caution: Caution = TRUSTING) -> Array:
         """Takes free lanes, to be reset before they are stepped; CapacityExhausted takes none."""
         lanes = self._arena.allocate(count)
         self._control.open(lanes, mode, np.asarray(seeds, dtype=np.int64))
+        self._control.trust.open(lanes, caution, self.spec.trust_horizon_steps)
         return lanes
 
     def release(self, lanes: Array) -> None:

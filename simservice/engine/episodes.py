@@ -55,6 +55,8 @@ class Episodes:
         done = self.runner.step(lanes, where, action) if resting is None else self._step_some(lanes, action, ~resting)
         self.stats.tick_lanes.add(len(lanes))
         truncated = self._end(where, done, resting)
+        if self.control.trust.active:
+            truncated |= self.control.trust.judge(where, done, self.control.elapsed[where], resting)
         over = done.terminated | truncated
         fresh, again, final, unborn = resting, None, None, None
         if over.any():
@@ -146,6 +148,7 @@ class Episodes:
                     None if fresh is None else fresh[part],
                     None if done.uncertainty is None else done.uncertainty[part],
                     None if done.broken is None else done.broken[part],
+                    None if done.distrusted is None else done.distrusted[part],
                 ),
                 final_observation=_where(final, part, again) if ended else None,
                 final=again[part].copy() if ended and again is not None else None,
@@ -197,8 +200,14 @@ class Episodes:
 
     # ---- infos -----------------------------------------------------------------------------------------------------
 
-    def _infos(self, fresh: Array | None, uncertainty: Array | None, broken: Array | None) -> Infos:
-        """`trust_horizon` where an episode began, `uncertainty` and `world_error` where a step was asked for."""
+    def _infos(
+        self,
+        fresh: Array | None,
+        uncertainty: Array | None,
+        broken: Array | None,
+        distrusted: Array | None = None,
+    ) -> Infos:
+        """`trust_horizon` where an episode began; `uncertainty`, `world_error` and `distrusted` of a step."""
         infos: Infos = {}
         if uncertainty is not None:
             present = ~np.isnan(uncertainty)
@@ -209,6 +218,8 @@ class Episodes:
             infos["trust_horizon"] = Info(horizon, fresh.copy())
         if broken is not None and broken.any():
             infos["world_error"] = Info(broken.copy(), broken.copy())
+        if distrusted is not None and distrusted.any():
+            infos["distrusted"] = Info(distrusted.copy(), distrusted.copy())
         return infos
 
     def _no_start(self) -> InternalError:

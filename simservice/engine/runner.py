@@ -27,6 +27,7 @@ class Stepped:
     terminated: Array  # (n,) bool
     uncertainty: Array | None  # (n,) float32
     broken: Array | None  # (n,) bool: lanes whose step was not finite and not taken; None: no lane
+    distrusted: Array | None = None  # (n,) bool: lanes that their session's caution truncates; None: no lane
 
 
 @dataclass

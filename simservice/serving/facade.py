@@ -16,7 +16,14 @@ from typing import Protocol
 from google.protobuf.message import DecodeError
 
 from simservice.errors import InternalError, InvalidInput, ReplicaDraining, SessionClosed, SimserviceError, UnknownWorld
-from simservice.protocol.messages import WorldContract, decode_mode, encode_frames, encode_mode, encode_world
+from simservice.protocol.messages import (
+    WorldContract,
+    decode_mode,
+    encode_frames,
+    encode_mode,
+    encode_world,
+)
+from simservice.protocol.opening import decode_caution
 from simservice.protocol.status import error_metadata, error_to_message, grpc_code, wire_text
 from simservice.protocol.strict import refuse_unknown
 from simservice.protocol.v1 import service_pb2 as pb
@@ -273,7 +280,9 @@ class Stream:
         if call == "open":
             host = await self._service.host(request.open.world or self._application)
             mode = decode_mode(request.open.autoreset_mode)
-            session = await host.service.open(request.open.num_envs, mode, request.open.open_key, self._tenant)
+            session = await host.service.open(
+                request.open.num_envs, mode, request.open.open_key, self._tenant, decode_caution(request.open)
+            )
         elif call == "resume":
             host = await self._resumed_host()
             session = await host.service.resume(request.resume.session, self._tenant)

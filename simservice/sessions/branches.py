@@ -166,7 +166,7 @@ class Branches:
 
     def _allocated(self, session: Session, seeds: Array) -> Array:
         try:
-            return self._engine.allocate(len(seeds), session.mode, seeds)
+            return self._engine.allocate(len(seeds), session.mode, seeds, session.record.caution)
         except CapacityExhausted as error:
             raise self._held.hinted(error) from error
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from gymnasium.vector import AutoresetMode
 
-from simservice.types import Array, Context, Leaves, ResetResult, StepResult, WorldSpec
+from simservice.types import TRUSTING, Array, Caution, Context, Leaves, ResetResult, StepResult, WorldSpec
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,10 @@ class LaneEngine(Protocol):
     @property
     def lanes_in_use(self) -> int: ...
 
-    def allocate(self, count: int, mode: AutoresetMode, seeds: Array) -> Array:
+    def allocate(self, count: int, mode: AutoresetMode, seeds: Array, caution: Caution = TRUSTING) -> Array:
         """Takes `count` free lanes, seeded by `seeds` (count,) int64; all must be reset before they are stepped.
+
+        Their steps obey the caution, which fits the world.
 
         Raises CapacityExhausted and takes none when fewer are free. Returns (count,) int64.
         """

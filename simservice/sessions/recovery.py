@@ -59,7 +59,7 @@ async def revive(
             "(maxmemory-policy noeviction)"
         )
     seeds = np.frombuffer(record.seeds, dtype="<i8").astype(np.int64)
-    lanes = engine.allocate(record.num_envs, AutoresetMode(record.autoreset_mode), seeds)
+    lanes = engine.allocate(record.num_envs, AutoresetMode(record.autoreset_mode), seeds, record.caution)
     try:
         if recovery.snapshot is not None:
             await engine.restore(lanes, recovery.snapshot)

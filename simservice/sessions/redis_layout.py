@@ -12,11 +12,13 @@ Keys, all of one session in one hash slot:
 
 from __future__ import annotations
 
+import json
 from importlib.resources import files
 from typing import Any
 
 from simservice.errors import SequenceGap, SessionFenced, UnknownSession
 from simservice.sessions.store import SessionRecord
+from simservice.types import Caution
 
 PREFIX = "simservice:"
 DEADLINES, CONTRACTS = f"{PREFIX}{{worlds}}:deadlines", f"{PREFIX}{{worlds}}:contracts"
@@ -58,7 +60,12 @@ def pairs(flat: list[bytes]) -> dict[bytes, bytes]:
 
 def to_fields(record: SessionRecord) -> list[str | int | bytes]:
     """A new session's fields and values in turn."""
-    fields: dict[str, str | int | bytes] = {**vars(record), "last": 0, "snapshot_sequence": 0}
+    fields: dict[str, str | int | bytes] = {
+        **vars(record),
+        "caution": json.dumps(vars(record.caution)),
+        "last": 0,
+        "snapshot_sequence": 0,
+    }
     return [word for pair in fields.items() for word in pair]
 
 
@@ -73,4 +80,5 @@ def from_fields(fields: dict[bytes, bytes]) -> SessionRecord:
         open_key=fields[b"open_key"],
         epoch=int(fields[b"epoch"]),
         tenant=fields.get(b"tenant", b"").decode(),
+        caution=Caution(**json.loads(fields.get(b"caution", b"{}"))),
     )

@@ -35,6 +35,7 @@ from simservice.errors import (
     UnknownSession,
 )
 from simservice.sessions.branches import Branches
+from simservice.sessions.caution import check_caution
 from simservice.sessions.holdings import Holdings
 from simservice.sessions.lanes import Branch, Command, LaneEngine, Result
 from simservice.sessions.leases import MemoryLeases
@@ -45,9 +46,12 @@ from simservice.sessions.settings import SessionConfig, SessionStats
 from simservice.sessions.snapshots import ReplyCodec, Snapshots
 from simservice.sessions.store import Recovery, SessionRecord, SessionStore
 from simservice.sessions.waiting import ended
-from simservice.types import SEED_LIMIT, Array
+from simservice.types import SEED_LIMIT, TRUSTING, Array, Caution
 
 log = logging.getLogger(__name__)
+
+ARGUMENTS = ("world", "num_envs", "autoreset_mode", "caution")
+"""Of an open; its repetition has the same."""
 
 
 class SessionService:
@@ -78,8 +82,16 @@ class SessionService:
 
     # ---- the calls -------------------------------------------------------------------------------------------------
 
-    async def open(self, num_envs: int, mode: AutoresetMode, open_key: bytes, tenant: Tenant = ANYONE) -> Session:
+    async def open(
+        self,
+        num_envs: int,
+        mode: AutoresetMode,
+        open_key: bytes,
+        tenant: Tenant = ANYONE,
+        caution: Caution = TRUSTING,
+    ) -> Session:
         """A new session of the tenant, or the one that an earlier open of its own with the same key made."""
+        check_caution(caution, self.engine.spec)
         if not 1 <= num_envs <= self.config.max_num_envs:
             raise InvalidInput("num_envs", f"{num_envs} is not between 1 and {self.config.max_num_envs}")
         if not 16 <= len(open_key) <= 64:
@@ -94,15 +106,16 @@ class SessionService:
             open_key=own_key(tenant, open_key),
             epoch=1,
             tenant=tenant.name,
+            caution=caution,
         )
         record = await self.store.create(wanted)
         if record != wanted:
-            if (record.world, record.num_envs, record.autoreset_mode) != (wanted.world, num_envs, mode.value):
+            if any(getattr(record, name) != getattr(wanted, name) for name in ARGUMENTS):
                 raise InvalidInput("open_key", "an open with other arguments has used it; draw a new one")
             return await self.resume(record.token, tenant)
         try:
             await self.quotas.acquire(tenant, record.token, record.num_envs)
-            lanes = self.engine.allocate(num_envs, mode, seeds.astype(np.int64))
+            lanes = self.engine.allocate(num_envs, mode, seeds.astype(np.int64), caution)
         except SimserviceError as error:
             self.quotas.release(record.tenant, record.token)
             await self.store.delete(record.token, record.epoch)

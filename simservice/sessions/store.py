@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from simservice.sessions.settings import PointLimits
+from simservice.types import TRUSTING, Caution
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,7 @@ class SessionRecord:
     open_key: bytes
     epoch: int  # fencing number of the owner; a claim raises it
     tenant: str = ""  # whose it is; nobody else can resume it
+    caution: Caution = TRUSTING
 
 
 @dataclass(frozen=True)

@@ -81,18 +81,24 @@ class PlayRequest(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., open: _Optional[_Union[Open, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., reset: _Optional[_Union[Reset, _Mapping]] = ..., step: _Optional[_Union[Step, _Mapping]] = ..., render: _Optional[_Union[Render, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., fork: _Optional[_Union[Fork, _Mapping]] = ..., save: _Optional[_Union[Save, _Mapping]] = ..., restore: _Optional[_Union[Restore, _Mapping]] = ..., forget: _Optional[_Union[Forget, _Mapping]] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("world", "num_envs", "autoreset_mode", "client_version", "open_key")
+    __slots__ = ("world", "num_envs", "autoreset_mode", "client_version", "open_key", "truncate_at_trust_horizon", "max_uncertainty", "uncertainty_penalty")
     WORLD_FIELD_NUMBER: _ClassVar[int]
     NUM_ENVS_FIELD_NUMBER: _ClassVar[int]
     AUTORESET_MODE_FIELD_NUMBER: _ClassVar[int]
     CLIENT_VERSION_FIELD_NUMBER: _ClassVar[int]
     OPEN_KEY_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATE_AT_TRUST_HORIZON_FIELD_NUMBER: _ClassVar[int]
+    MAX_UNCERTAINTY_FIELD_NUMBER: _ClassVar[int]
+    UNCERTAINTY_PENALTY_FIELD_NUMBER: _ClassVar[int]
     world: str
     num_envs: int
     autoreset_mode: _world_pb2.AutoresetMode
     client_version: str
     open_key: bytes
-    def __init__(self, world: _Optional[str] = ..., num_envs: _Optional[int] = ..., autoreset_mode: _Optional[_Union[_world_pb2.AutoresetMode, str]] = ..., client_version: _Optional[str] = ..., open_key: _Optional[bytes] = ...) -> None: ...
+    truncate_at_trust_horizon: bool
+    max_uncertainty: float
+    uncertainty_penalty: float
+    def __init__(self, world: _Optional[str] = ..., num_envs: _Optional[int] = ..., autoreset_mode: _Optional[_Union[_world_pb2.AutoresetMode, str]] = ..., client_version: _Optional[str] = ..., open_key: _Optional[bytes] = ..., truncate_at_trust_horizon: _Optional[bool] = ..., max_uncertainty: _Optional[float] = ..., uncertainty_penalty: _Optional[float] = ...) -> None: ...
 
 class Resume(_message.Message):
     __slots__ = ("session",)
