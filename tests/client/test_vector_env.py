@@ -262,3 +262,37 @@ def test_vector_wrappers_of_gymnasium_work(make):
     for _ in range(LIMIT):
         *_, infos = env.step(np.array([1, 1, 1]))
     assert [info["episode"]["l"] for info in infos] == [LIMIT] * LANES
+
+
+# ---- caution ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_cautious_environment_is_truncated_at_the_trust_horizon(make):
+    env = make(truncate_at_trust_horizon=True, max_uncertainty=0.5, autoreset_mode="same_step")
+    _, infos = env.reset(seed=1)
+    assert (infos["trust_horizon"] == 7).all()
+    for step in range(1, 8):
+        _, _, _, truncated, infos = env.step(np.ones(LANES, np.int64))
+        assert truncated.all() == (step == 7)
+    assert infos["final_info"]["distrusted"].all()
+
+
+def test_a_single_environment_can_be_cautious_too(worlds):
+    with gym.make("simservice/World-v0", address=worlds, world="brief", truncate_at_trust_horizon=True) as env:
+        env.reset(seed=1)
+        ends = [env.step(1)[3] for _ in range(7)]
+        assert ends == [False] * 6 + [True]
+
+
+@pytest.mark.parametrize(
+    ("caution", "words"),
+    [
+        ({"truncate_at_trust_horizon": True}, "truncate_at_trust_horizon: world steady@.* has no trust horizon"),
+        ({"max_uncertainty": -1}, "max_uncertainty: -1.0 is not above 0"),
+        ({"max_uncertainty": "much"}, "max_uncertainty: 'much' is no number"),
+        ({"uncertainty_penalty": np.nan}, "uncertainty_penalty: nan is no finite number"),
+    ],
+)
+def test_a_caution_that_a_world_cannot_keep_is_refused_and_leaves_no_session(make, caution, words):
+    with pytest.raises(InvalidInput, match=words):
+        make("steady", **caution)

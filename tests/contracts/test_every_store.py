@@ -13,6 +13,7 @@ from simservice.sessions.redis_layout import DEADLINES
 from simservice.sessions.redis_store import RedisStore
 from simservice.sessions.settings import PointLimits
 from simservice.sessions.store import SessionRecord
+from simservice.types import Caution
 
 TTL_S = 600.0
 
@@ -91,6 +92,17 @@ def test_a_created_session_is_found_as_it_was(run):
         record = a_record()
         assert await store.create(record) == record
         assert await store.record(record.token) == record
+
+    run(use)
+
+
+def test_a_sessions_caution_is_part_of_its_record(run):
+    async def use(store):
+        caution = Caution(truncate_at_trust_horizon=True, max_uncertainty=0.1 + 0.2, uncertainty_penalty=1e-3)
+        record = a_record(caution=caution)
+        await store.create(record)
+        assert (await store.record(record.token)).caution == caution
+        assert (await store.claim(record.token)).record.caution == caution
 
     run(use)
 

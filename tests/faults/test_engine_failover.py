@@ -11,10 +11,11 @@ from toy import Toy, ToyConfig, toy_spec
 
 from simservice.engine.engine import Engine
 from simservice.sessions.embedded import EmbeddedStore
-from simservice.sessions.lanes import Reset, Step
+from simservice.sessions.lanes import Fork, Reset, Step
 from simservice.sessions.redis_store import RedisStore
 from simservice.sessions.service import SessionService
 from simservice.sessions.settings import SessionConfig
+from simservice.types import Caution
 
 NUM_ENVS = 5
 LAST = 60
@@ -30,7 +31,7 @@ class Replica:
     """A process with its engine, as far as its sessions can tell; its world is noisy and ends episodes."""
 
     def __init__(self, url, **config):
-        world = Toy(toy_spec(max_episode_steps=17), ToyConfig(noise=0.3, bound=2.0))
+        world = Toy(toy_spec(max_episode_steps=17, trust_horizon_steps=6), ToyConfig(noise=0.3, bound=2.0))
         self.engine = Engine(world, capacity=64)
         self.engine.start()
         self.store = RedisStore(url)
@@ -84,6 +85,28 @@ def test_another_replica_goes_on_bit_for_bit(server, mode, snapshot_every_steps)
         assert all(same(*pair) for pair in zip(answers, expected, strict=True))
         assert sum(answer.terminated.sum() for answer in answers[1:]) > 0
         assert sum(answer.truncated.sum() for answer in answers[1:]) > 0
+        await second.vanish()
+
+    asyncio.run(asyncio.wait_for(live(), 120))
+
+
+def test_another_replica_and_a_fork_are_as_cautious(server):
+    """Restored from a snapshot or replayed: lanes are truncated where the session's caution says."""
+
+    async def live():
+        caution = Caution(truncate_at_trust_horizon=True)
+        first, second = (Replica(server.url, snapshot_every_steps=10) for _ in range(2))
+        session = await first.service.open(NUM_ENVS, AutoresetMode.SAME_STEP, secrets.token_bytes(16), caution=caution)
+        await play(first, session, 1, 16)
+        command = Fork(lanes=None, copies=1, fresh=False, seeds=None, key=secrets.token_bytes(16))
+        forked = await first.service.branch(session, 17, command, encode(command))
+        await play(first, session, 18, 35)
+        await first.vanish()
+        resumed, child = [await second.service.resume(token) for token in (session.token, forked.token)]
+        assert resumed.record.caution == child.record.caution == caution
+        for one, begin in ((resumed, 36), (child, 1)):
+            answers = await play(second, one, begin, begin + 19)
+            assert sum("distrusted" in answer.infos for answer in answers) >= 2
         await second.vanish()
 
     asyncio.run(asyncio.wait_for(live(), 120))
