@@ -72,7 +72,9 @@ def build(args: dict[str, Any]) -> serve.Application:
     if store_url is None:
         raise ConfigError("store_url is missing: on a cluster sessions need a Redis that every node reaches")
     metrics = MetricsConfig(folder=world.metrics_folder, listen=world.metrics_listen, announce=world.metrics_announce)
-    return world_application(world.folder, store_url, world, metrics, ReplicaConfig(tenants=world.tenants))
+    return world_application(
+        world.folder, store_url, world, metrics, ReplicaConfig(tenants=world.tenants, formers=world.formers)
+    )
 
 
 def _answer(service: Running, call: str, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -15,14 +15,16 @@ from typing import Protocol
 
 from google.protobuf.message import DecodeError
 
-from simservice.errors import InternalError, InvalidInput, ReplicaDraining, SessionClosed, SimserviceError, UnknownWorld
-from simservice.protocol.messages import (
-    WorldContract,
-    decode_mode,
-    encode_frames,
-    encode_mode,
-    encode_world,
+from simservice.errors import (
+    InternalError,
+    InvalidInput,
+    ModelRetired,
+    ReplicaDraining,
+    SessionClosed,
+    SimserviceError,
+    UnknownWorld,
 )
+from simservice.protocol.messages import WorldContract, decode_mode, encode_frames, encode_mode, encode_world
 from simservice.protocol.opening import decode_caution
 from simservice.protocol.status import error_metadata, error_to_message, grpc_code, wire_text
 from simservice.protocol.strict import refuse_unknown
@@ -76,13 +78,29 @@ class Hosted:
         return self.contract.spec.full_name
 
 
+class FormerVersions(Protocol):
+    """Versions that are no longer served, held for their sessions."""
+
+    @property
+    def loaded(self) -> list[Hosted]: ...
+
+    async def hosted(self, full_name: str) -> Hosted | None: ...
+
+
 class WorldService(WorldServiceServicer):
     """The calls of service.proto over one world (a replica) or several (one process without Ray)."""
 
-    def __init__(self, hosted: Sequence[Hosted], store: SessionStore, tenants: Tenants | None = None) -> None:
+    def __init__(
+        self,
+        hosted: Sequence[Hosted],
+        store: SessionStore,
+        tenants: Tenants | None = None,
+        formers: FormerVersions | None = None,
+    ) -> None:
         self.hosted = tuple(hosted)
         self.store = store
         self.tenants = tenants or Tenants()
+        self._formers = formers
         self.streams = Streams()
         self._reports = ReportDesk(report_store(store))
         self.messages: Mapping[str, world_pb.World] = {host.full_name: encode_world(host.contract) for host in hosted}
@@ -171,8 +189,18 @@ class WorldService(WorldServiceServicer):
     async def drain(self, within_s: float) -> None:
         """Tells every stream to go on elsewhere and puts down all sessions, also those without a stream."""
         await self.streams.drain(within_s)
-        for host in self.hosted:
+        for host in (*self.hosted, *(self._formers.loaded if self._formers is not None else ())):
             await host.service.put_down_all()
+
+    async def resumed(self, host: Hosted, token: str, tenant: Tenant) -> tuple[Hosted, Session]:
+        """The session, in the version that it began with, whichever that is."""
+        try:
+            return host, await host.service.resume(token, tenant)
+        except ModelRetired as retired:
+            former = await self._formers.hosted(retired.details["wanted"]) if self._formers is not None else None
+            if former is None:
+                raise
+        return former, await former.service.resume(token, tenant)
 
     # ---- what they stand on ------------------------------------------------------------------------------------------
 
@@ -285,7 +313,7 @@ class Stream:
             )
         elif call == "resume":
             host = await self._resumed_host()
-            session = await host.service.resume(request.resume.session, self._tenant)
+            host, session = await self._service.resumed(host, request.resume.session, self._tenant)
         elif call:
             raise SessionClosed(f"stream, whose first message must be open or resume and was {call},")
         else:
@@ -296,7 +324,7 @@ class Stream:
             sequence=request.sequence,
             opened=pb.Opened(
                 session=session.token,
-                world=self._service.messages[host.full_name],
+                world=self._service.messages.get(host.full_name) or encode_world(host.contract),
                 num_envs=session.num_envs,
                 autoreset_mode=encode_mode(session.mode),
                 last_sequence=session.last_sequence,

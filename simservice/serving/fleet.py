@@ -49,7 +49,7 @@ def world_application(
         ray_actor_options={"num_cpus": settings.cpus_per_replica, "num_gpus": gpus},
         health_check_period_s=2.0,
         health_check_timeout_s=30.0,
-        graceful_shutdown_timeout_s=5.0,  # open streams are then cut; their sessions are in the store
+        graceful_shutdown_timeout_s=30.0,  # streams leave by themselves; what is left is then cut
         max_constructor_retry_count=3,
         logging_config=LoggingConfig(enable_access_log=False, log_level="WARNING"),
     )
@@ -83,10 +83,13 @@ class Fleet:
         self._token = new_token()  # of the service itself, when it looks whether its worlds answer
         self.announcements = cluster.folder / "metrics"
         self.announcements.mkdir(exist_ok=True)
+        self._folders: dict[str, list[str]] = {}  # of what was deployed, by name, the newest last
         self.metrics = FleetMetrics(lambda: [replica.metrics for replica in self.replicas()])
 
     def deploy(self, folder: Path | str, replicas: tuple[int, int] | None = None) -> WorldSpec:
-        """Serves the folder's world; when clients reach it, an older version of the same name is gone.
+        """Serves the folder's world; when clients reach it, an older version of the same name takes no more sessions.
+
+        Sessions of the version before go on in it, on the new replicas; those of still older ones end (ModelRetired).
 
         `replicas` is for this world alone.
 
@@ -97,18 +100,26 @@ class Fleet:
         metrics = MetricsConfig(folder=str(self.announcements))
         settings = self.settings if replicas is None else replace(self.settings, replicas=replicas)
         doors = self.cluster.config
-        config = ReplicaConfig(tenants=doors.tenants, operator=hash_line(self._token), monitor=doors.monitor)
+        before = [former for former in self._folders.get(spec.name, ()) if former != str(folder)]
+        config = ReplicaConfig(
+            tenants=doors.tenants,
+            operator=hash_line(self._token),
+            monitor=doors.monitor,
+            formers=tuple(before[-settings.former_versions :]) if settings.former_versions else (),
+        )
         application = world_application(str(folder), self.store_url, settings, metrics, config)
         try:
             serve.run(application, name=spec.name, route_prefix=f"/{spec.name}")
         except RuntimeError as error:
             raise InternalError(f"world {spec.full_name} could not be started: {_reason(spec.name, error)}") from error
+        self._folders[spec.name] = [*before, str(folder)]
         self._wait_until_reached(spec, settings.replicas[0])
         return spec
 
     def remove(self, world: str) -> None:
         """Stops serving a world; its sessions end."""
         serve.delete(world)
+        self._folders.pop(world, None)
 
     def replicas(self) -> list[Announcement]:
         """The replicas that are up."""

@@ -1,7 +1,7 @@
 """The requests of one stream, from whose wait one can be called away. Knows no gRPC and no sessions.
 
-A read that gRPC has begun must not be cancelled, and a task a read would cost every step twenty microseconds. So the
-read is driven here by hand: what it waits for wakes a gate, and so does being called away; the read then goes on alone.
+A read that gRPC has begun must not be cancelled, and a task for each would cost a message 6.5 us. So the read is driven
+here by hand (3.4 us): what it waits for wakes a gate, and so does being called away; the read then goes on alone.
 """
 
 from __future__ import annotations

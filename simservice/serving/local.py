@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -20,6 +21,7 @@ from grpc_reflection.v1alpha import reflection
 
 from simservice.errors import ConfigError, InternalError, PortInUse
 from simservice.serving.facade import WorldService
+from simservice.serving.formers import Formers
 from simservice.serving.registration import NAME, add_world_service
 from simservice.serving.settings import DoorSettings
 from simservice.serving.tenants import Tenants
@@ -104,7 +106,10 @@ class LocalService:
         for built in self.replicas:
             await built.start()
             stack.push_async_callback(built.stop)
-        facade = WorldService([built.hosted for built in self.replicas], store, self._tenants)
+        build = partial(build_replica, store=store, config=self.config.replica, quotas=quotas)
+        formers = Formers(self.config.replica.formers, build)
+        stack.push_async_callback(formers.stop)
+        facade = WorldService([built.hosted for built in self.replicas], store, self._tenants, formers)
         add_world_service(facade, server)
         servicer = _add_health_and_reflection(server)
         self._publish_metrics()

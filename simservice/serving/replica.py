@@ -2,26 +2,52 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import grpc
 from ray.serve import get_replica_context
+from ray.serve._private import replica as serve_replica
 from ray.serve._private.direct_ingress_grpc_util import gRPCDIReceiveStream
 
 from simservice.errors import ConfigError, InternalError
 from simservice.protocol.v1 import service_pb2 as pb
 from simservice.serving.announcement import Announcement
 from simservice.serving.facade import CallContext, WorldService
+from simservice.serving.formers import Formers
 from simservice.serving.tenants import Tenants
 from simservice.serving.wiring import Replica, ReplicaConfig, build_replica, open_store
 from simservice.sessions.quotas import QuotaKeeper
 from simservice.sessions.redis_leases import lease_store
 from simservice.telemetry import MetricsServer, start_http
+
+log = logging.getLogger(__name__)
+
+DRAIN_S = 15.0  # for a stream to come to the end of the request under way
+
+
+def before_waiting_for_streams(leave: Callable[[], Awaitable[None]]) -> None:
+    """Calls `leave` once in this process when Serve stops the replica, after HAProxy has had time to hear of it.
+
+    Serve then only waits for the end of the streams, which are sessions and never end by themselves, and tells the
+    deployment nothing before they are cut.
+    """
+    wait = serve_replica.Replica._drain_ongoing_requests
+
+    async def leave_and_wait(self: Any, *arguments: Any, **more: Any) -> None:
+        try:
+            await leave()
+        except Exception:  # the streams are then cut, and their sessions replayed elsewhere
+            log.exception("the replica could not be left in order")
+        await wait(self, *arguments, **more)
+
+    serve_replica.Replica._drain_ongoing_requests = leave_and_wait
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +84,10 @@ class WorldReplica:
                 f"the application {application!r} serves the world {name!r}; it must have the world's name"
             )
         tenants = Tenants(config.tenants, operator=config.operator, monitor=config.monitor)
-        self._facade = WorldService([self._replica.hosted], self._store, tenants)
+        build = partial(build_replica, store=self._store, config=config, quotas=self._quotas)
+        self._formers = Formers(config.formers, build)
+        self._facade = WorldService([self._replica.hosted], self._store, tenants, self._formers)
+        before_waiting_for_streams(partial(self._facade.drain, DRAIN_S))
         self._metrics_server: MetricsServer | None = None
         self._announcement: Path | None = None
         await self._replica.start()
@@ -111,6 +140,7 @@ class WorldReplica:
             self._announcement.unlink(missing_ok=True)
         if self._metrics_server is not None:
             self._metrics_server.close()
+        await self._formers.stop()
         await self._replica.stop()
         await self._quotas.stop()
         await self._store.close()

@@ -21,6 +21,7 @@ class ReplicaSettings:
 
     replicas: tuple[int, int] = (1, 1)  # fewest, most; open sessions decide between them
     sessions_per_replica: int = 32  # open sessions one replica should have before another is added
+    former_versions: int = 1  # versions before the served one that replicas hold while sessions of them are open
     device: Device = "auto"
     gpus_per_replica: float | None = None  # None: shared out evenly where there are GPUs
     cpus_per_replica: float = 0.1  # what Ray reserves; small, so that RLlib's workers fit beside on a small machine
@@ -85,6 +86,7 @@ class ClusterWorld(ReplicaSettings):
     metrics_listen: str = "127.0.0.1"
     metrics_announce: str = "127.0.0.1"  # how the scraper reaches the node
     tenants: str | None = None  # a tenants file that every node can read; None: everybody is one anonymous tenant
+    formers: tuple[str, ...] = ()  # folders of former versions, for the sessions that began in them
 
 
 def parse_replicas(text: str) -> tuple[int, int]:

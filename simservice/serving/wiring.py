@@ -47,6 +47,7 @@ class ReplicaConfig:
     announce_every_s: float = 5.0
     announcement_ttl_s: float = 15.0
     tenants: str | None = None  # a tenants file; None: everybody is one anonymous tenant
+    formers: tuple[str, ...] = ()  # folders of former versions, held for the sessions that began in them
     operator: str = ""  # the hash of the service's own token
     monitor: str = ""  # the hash of its monitor's
     sessions: SessionConfig = field(default_factory=SessionConfig)

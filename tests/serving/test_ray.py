@@ -93,11 +93,18 @@ def test_worlds_come_change_version_grow_and_go_while_others_are_served(ray_serv
     second = ray_service.deploy(save_toy("guest", growth=1.5), replicas=(1, 2))
     assert first != second
     assert get_world(ray_service.address, "guest").spec.full_name == second
-    with pytest.raises(ModelRetired, match=second):
-        while True:  # until the old replica, which may finish what it has, is gone
-            session.step({"action": np.ones(8, dtype=np.int64)})
+    while not session.moves:  # the old replica asks it to go on elsewhere
+        session.step({"action": np.ones(8, dtype=np.int64)})
+    for found, wanted in zip(trajectory(session), before, strict=True):
+        np.testing.assert_array_equal(found, wanted)  # in the version it began with, on the new replica
     renewed = RemoteSession(ray_service.address, "guest", num_envs=8)
     assert not np.array_equal(trajectory(renewed)[1], before[1])
+
+    third = ray_service.deploy(save_toy("guest", growth=1.4), replicas=(1, 2))
+    with pytest.raises(ModelRetired, match=third):
+        while True:  # versions before the last are held no more
+            session.step({"action": np.ones(8, dtype=np.int64)})
+    trajectory(renewed, steps=2)
     renewed.close()
 
     crowd = [RemoteSession(ray_service.address, "guest") for _ in range(9)]  # two more than one replica should have
