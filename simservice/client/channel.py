@@ -115,6 +115,13 @@ class Connection:
         contract: world_pb.World = reply.world
         return contract
 
+    def get_capacity(self, world: str, timeout_s: float) -> pb.GetCapacityReply:
+        """How much room there is."""
+        reply: pb.GetCapacityReply = self._unary(
+            self._stub.GetCapacity, pb.GetCapacityRequest(world=world), world, timeout_s
+        )
+        return reply
+
     def report(self, request: pb.ReportRequest, timeout_s: float) -> pb.ReportReply:
         """Hands real episodes in."""
         reply: pb.ReportReply = self._unary(self._stub.Report, request, request.world, timeout_s)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from time import perf_counter_ns
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from simservice.errors import (
     InternalError,
@@ -35,6 +35,7 @@ from simservice.serving.commands import BRANCHES, CommandCodec
 from simservice.serving.draining import Streams
 from simservice.serving.registration import refuse_unreadable
 from simservice.serving.reports import ReportDesk
+from simservice.serving.rooms import CapacityDesk
 from simservice.serving.tenants import Tenants
 from simservice.sessions.quotas import StepBudget, Tenant
 from simservice.sessions.redis_reports import report_store
@@ -44,6 +45,8 @@ from simservice.sessions.store import SessionStore
 from simservice.telemetry import ServingMetrics
 
 log = logging.getLogger(__name__)
+
+Reply = TypeVar("Reply", bound=Message)
 
 
 class CallContext(Protocol):
@@ -66,6 +69,7 @@ class Hosted:
     service: SessionService
     codec: CommandCodec
     metrics: ServingMetrics
+    replica: str = field(default_factory=lambda: secrets.token_hex(4))  # this process, among the world's others
 
     @property
     def name(self) -> str:
@@ -102,6 +106,7 @@ class WorldService(WorldServiceServicer):
         self.tenants = tenants or Tenants()
         self._formers = formers
         self.streams = Streams()
+        self._rooms = CapacityDesk(store)
         self._reports = ReportDesk(report_store(store))
         self.messages: Mapping[str, world_pb.World] = {host.full_name: encode_world(host.contract) for host in hosted}
 
@@ -109,57 +114,44 @@ class WorldService(WorldServiceServicer):
 
     async def ListWorlds(self, request: pb.ListWorldsRequest, context: CallContext) -> pb.ListWorldsReply:
         """Every world that the fleet serves."""
-        began = perf_counter_ns()
-        try:
-            self.tenants.of(context.invocation_metadata())
-            refuse_unreadable(request)
-            refuse_unknown(request)
+
+        async def answer(tenant: Tenant) -> pb.ListWorldsReply:
             worlds = await self.worlds()
-        except Exception as error:  # turned into a status, and logged when it is not one of ours
-            self._end(context, error, "ListWorlds", began)
-            return pb.ListWorldsReply()
-        self._count("ListWorlds", "OK", began)
-        return pb.ListWorldsReply(worlds=[worlds[name] for name in sorted(worlds)])
+            return pb.ListWorldsReply(worlds=[worlds[name] for name in sorted(worlds)])
+
+        return await self._unary("ListWorlds", request, context, answer, pb.ListWorldsReply)
 
     async def GetWorld(self, request: pb.GetWorldRequest, context: CallContext) -> pb.GetWorldReply:
         """One world's contract."""
-        began = perf_counter_ns()
-        try:
-            self.tenants.of(context.invocation_metadata())
-            refuse_unreadable(request)
-            refuse_unknown(request)
-            world = _pick(request.world, await self.worlds(), self.messages)
-        except Exception as error:  # turned into a status, and logged when it is not one of ours
-            self._end(context, error, "GetWorld", began)
-            return pb.GetWorldReply()
-        self._count("GetWorld", "OK", began)
-        return pb.GetWorldReply(world=world)
+
+        async def answer(tenant: Tenant) -> pb.GetWorldReply:
+            return pb.GetWorldReply(world=_pick(request.world, await self.worlds(), self.messages))
+
+        return await self._unary("GetWorld", request, context, answer, pb.GetWorldReply)
+
+    async def GetCapacity(self, request: pb.GetCapacityRequest, context: CallContext) -> pb.GetCapacityReply:
+        """How much room there is."""
+
+        async def answer(tenant: Tenant) -> pb.GetCapacityReply:
+            return await self._rooms.capacity(await self.host(request.world), tenant)
+
+        return await self._unary("GetCapacity", request, context, answer, pb.GetCapacityReply)
 
     async def Report(self, request: pb.ReportRequest, context: CallContext) -> pb.ReportReply:
         """Keeps users' real episodes."""
-        began = perf_counter_ns()
-        try:
-            tenant = self.tenants.of(context.invocation_metadata())
-            refuse_unreadable(request)
-            reply = await self._reports.report(request, await self.host(request.world), tenant)
-        except Exception as error:  # turned into a status, and logged when it is not one of ours
-            self._end(context, error, "Report", began)
-            return pb.ReportReply()
-        self._count("Report", "OK", began)
-        return reply
+
+        async def answer(tenant: Tenant) -> pb.ReportReply:
+            return await self._reports.report(request, await self.host(request.world), tenant)
+
+        return await self._unary("Report", request, context, answer, pb.ReportReply)
 
     async def ReadReports(self, request: pb.ReadReportsRequest, context: CallContext) -> pb.ReadReportsReply:
         """Hands reported episodes to who may read them."""
-        began = perf_counter_ns()
-        try:
-            tenant = self.tenants.of(context.invocation_metadata())
-            refuse_unreadable(request)
-            reply = await self._reports.read(request, await self.host(request.world), tenant)
-        except Exception as error:  # turned into a status, and logged when it is not one of ours
-            self._end(context, error, "ReadReports", began)
-            return pb.ReadReportsReply()
-        self._count("ReadReports", "OK", began)
-        return reply
+
+        async def answer(tenant: Tenant) -> pb.ReadReportsReply:
+            return await self._reports.read(request, await self.host(request.world), tenant)
+
+        return await self._unary("ReadReports", request, context, answer, pb.ReadReportsReply)
 
     async def Play(
         self, request_iterator: AsyncIterator[pb.PlayRequest], context: CallContext
@@ -220,13 +212,29 @@ class WorldService(WorldServiceServicer):
         known = {*self.messages, *await self.store.worlds()}
         raise UnknownWorld(world, known if "@" in world else {name.partition("@")[0] for name in known})
 
-    def _end(self, context: CallContext, error: Exception, call: str, began: int) -> None:
-        ours = as_ours(error, call)
-        self._count(call, ours.code, began)
-        _end_with(context, ours)
-
-    def _count(self, call: str, code: str, began: int) -> None:
-        self.hosted[0].metrics.observe_rpc(call, code, (perf_counter_ns() - began) * 1e-9)
+    async def _unary(
+        self,
+        call: str,
+        request: Message,
+        context: CallContext,
+        answer: Callable[[Tenant], Awaitable[Reply]],
+        nothing: Callable[[], Reply],
+    ) -> Reply:
+        """The answer, or the error as the call's status beside an empty reply."""
+        began, code = perf_counter_ns(), "OK"
+        try:
+            tenant = self.tenants.of(context.invocation_metadata())
+            refuse_unreadable(request)
+            if call not in ("Report", "ReadReports"):  # they look by themselves, and count what they refuse
+                refuse_unknown(request)
+            return await answer(tenant)
+        except Exception as error:  # turned into a status, and logged when it is not one of ours
+            ours = as_ours(error, call)
+            code = ours.code
+            _end_with(context, ours)
+            return nothing()
+        finally:
+            self.hosted[0].metrics.observe_rpc(call, code, (perf_counter_ns() - began) * 1e-9)
 
 
 class Stream:

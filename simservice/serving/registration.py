@@ -26,6 +26,9 @@ def add_world_service(servicer: Any, server: Any) -> None:
         "GetWorld": grpc.unary_unary_rpc_method_handler(
             servicer.GetWorld, _readable(pb.GetWorldRequest), pb.GetWorldReply.SerializeToString
         ),
+        "GetCapacity": grpc.unary_unary_rpc_method_handler(
+            servicer.GetCapacity, _readable(pb.GetCapacityRequest), pb.GetCapacityReply.SerializeToString
+        ),
         "Report": grpc.unary_unary_rpc_method_handler(
             servicer.Report, _readable(pb.ReportRequest), pb.ReportReply.SerializeToString
         ),

@@ -102,6 +102,10 @@ class WorldReplica:
         """One world's contract."""
         return await self._facade.GetWorld(request, grpc_context)
 
+    async def GetCapacity(self, request: pb.GetCapacityRequest, grpc_context: CallContext) -> pb.GetCapacityReply:
+        """How much room there is."""
+        return await self._facade.GetCapacity(request, grpc_context)
+
     async def Report(self, request: pb.ReportRequest, grpc_context: CallContext) -> pb.ReportReply:
         """Keeps users' real episodes."""
         return await self._facade.Report(request, grpc_context)

@@ -23,6 +23,7 @@ class TimedStore:
             store.point,
             store.forget,
         )
+        self.announce_room, self.rooms = store.announce_room, store.rooms
         self.announce, self.worlds, self.close = store.announce, store.worlds, store.close
         self._append = store.append
         self._observe = observe

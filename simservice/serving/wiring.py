@@ -16,6 +16,7 @@ from simservice.serving.capacity import lanes_that_fit
 from simservice.serving.commands import CommandCodec
 from simservice.serving.facade import Hosted
 from simservice.serving.renderers import with_pictures
+from simservice.serving.rooms import told
 from simservice.serving.timed_store import TimedStore
 from simservice.sessions.memory_store import MemoryStore
 from simservice.sessions.quotas import QuotaKeeper
@@ -138,12 +139,14 @@ class Replica:
     def reading(self) -> ServingReading:
         """The counters of engine and sessions as they are now."""
         engine, sessions = self.engine.stats(), self.service.stats()
+        stored = [session.stored_bytes for session in self.service.held.all()]
         return ServingReading(
             lane_steps=engine.lane_steps,
             lanes_in_use=engine.lanes_in_use,
             lanes_capacity=engine.capacity,
             sessions_open=sessions.open,
             restores=sessions.resumed - sessions.adopted,
+            store_bytes={"sum": sum(stored), "max": max(stored, default=0)},
             world_errors=engine.world_errors,
             requests_waiting=engine.waiting,
             episodes={"terminated": engine.episodes_terminated, "truncated": engine.episodes_truncated},
@@ -153,6 +156,8 @@ class Replica:
 
     async def _announce(self, contract: bytes) -> None:
         await self.store.announce(self.hosted.full_name, contract, self.config.announcement_ttl_s)
+        owner = f"{self.hosted.full_name}/{self.hosted.replica}"
+        await self.store.announce_room(owner, told(self.hosted), self.config.announcement_ttl_s)
 
     async def _keep_announcing(self, contract: bytes) -> None:
         while True:

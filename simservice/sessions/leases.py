@@ -28,6 +28,9 @@ class LeaseStore(Protocol):
     async def renew(self, tenant: str, owner: str, held: Mapping[str, int], ttl_s: float) -> int:
         """Renews what an owner holds, lapsed leases as well; returns the lanes of all owners together."""
 
+    async def used(self, tenant: str) -> Usage:
+        """What the tenant uses; nothing is taken."""
+
     async def release(self, tenant: str, token: str, owner: str) -> None:
         """Ends a lease; one that is unknown or another owner's is left as it is."""
 
@@ -72,6 +75,11 @@ class MemoryLeases:
             if token not in leases or leases[token].owner == owner:
                 leases[token] = _Lease(owner, lanes, self._now() + ttl_s)
         return sum(lease.lanes for lease in leases.values())
+
+    async def used(self, tenant: str) -> Usage:
+        """Counts."""
+        alive = [lease for lease in self._tenants.get(tenant, {}).values() if lease.deadline > self._now()]
+        return Usage(True, len(alive), sum(lease.lanes for lease in alive), 0.0)
 
     async def release(self, tenant: str, token: str, owner: str) -> None:
         """Ends it."""

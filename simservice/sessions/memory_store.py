@@ -46,6 +46,7 @@ class MemoryStore:
         self._now = now
         self._sessions: dict[str, _Stored] = {}
         self._tokens: dict[bytes, str] = {}
+        self._rooms: dict[str, tuple[bytes, float]] = {}
         self._worlds: dict[str, tuple[bytes, float]] = {}
 
     async def create(self, record: SessionRecord, snapshot: bytes | None = None) -> SessionRecord:
@@ -180,6 +181,15 @@ class MemoryStore:
     async def announce(self, world: str, contract: bytes, ttl_s: float) -> None:
         """Lists a world."""
         self._worlds[world] = (contract, self._now() + ttl_s)
+
+    async def announce_room(self, owner: str, room: bytes, ttl_s: float) -> None:
+        """Lists a room."""
+        self._rooms[owner] = (room, self._now() + ttl_s)
+
+    async def rooms(self) -> dict[str, bytes]:
+        """The rooms whose deadline has not passed."""
+        self._rooms = {owner: told for owner, told in self._rooms.items() if told[1] > self._now()}
+        return {owner: room for owner, (room, _) in self._rooms.items()}
 
     async def worlds(self) -> dict[str, bytes]:
         """The worlds whose deadline has not passed."""

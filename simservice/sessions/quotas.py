@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from simservice.errors import CapacityExhausted, QuotaExceeded, StoreUnavailable
-from simservice.sessions.leases import LeaseStore
+from simservice.sessions.leases import LeaseStore, Usage
 
 log = logging.getLogger(__name__)
 
@@ -139,6 +139,10 @@ class QuotaKeeper:
             task = asyncio.create_task(self._release(account, token))
             self._background.add(task)
             task.add_done_callback(self._background.discard)
+
+    async def used(self, tenant: Tenant) -> Usage | None:
+        """What the tenant uses of the whole fleet; None for one that is not counted."""
+        return await self.leases.used(tenant.name) if tenant.limited else None
 
     def budget(self, tenant: Tenant) -> StepBudget | None:
         """What the sessions of this tenant on this replica spend their steps from; None: they need not count."""

@@ -7,7 +7,7 @@ Keys, all of one session in one hash slot:
     simservice:{token}:states      hash: `snapshot`, `replies`; of saved point N `point:N`, `restored:N` (the last
                                    request that did), `forgotten:N`; `points`, `point_bytes`
     simservice:open:KEY            the token that an open key belongs to
-    simservice:{worlds}:deadlines, simservice:{worlds}:contracts
+    simservice:{worlds}:deadlines, simservice:{worlds}:contracts; simservice:{rooms}:deadlines, …:contents
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from simservice.types import Caution
 
 PREFIX = "simservice:"
 DEADLINES, CONTRACTS = f"{PREFIX}{{worlds}}:deadlines", f"{PREFIX}{{worlds}}:contracts"
+
+ROOMS = (f"{PREFIX}{{rooms}}:deadlines", f"{PREFIX}{{rooms}}:contents")
 
 
 def lua(name: str) -> str:

@@ -32,6 +32,11 @@ class RedisLeases:
         pairs = [word for pair in held.items() for word in pair]
         return int(await self._run("lease_renew", _keys(tenant), [owner, int(ttl_s * 1000), *pairs]))
 
+    async def used(self, tenant: str) -> Usage:
+        """One script."""
+        sessions, lanes = await self._run("lease_used", _keys(tenant), [])
+        return Usage(True, sessions, lanes, 0.0)
+
     async def release(self, tenant: str, token: str, owner: str) -> None:
         """One script."""
         await self._run("lease_release", _keys(tenant), [token, owner])

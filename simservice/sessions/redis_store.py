@@ -31,6 +31,7 @@ from simservice.errors import (
 from simservice.sessions.redis_layout import (
     CONTRACTS,
     DEADLINES,
+    ROOMS,
     checked,
     from_fields,
     keys_of,
@@ -45,7 +46,7 @@ from simservice.sessions.store import Recovery, SessionRecord
 SCRIPTS = (
     *("open", "create", "claim", "settle", "retract", "snapshot", "touch", "delete", "announce", "worlds"),
     *("save", "restore", "forget"),
-    *("lease", "lease_renew", "lease_release", "report", "reports"),
+    *("lease", "lease_renew", "lease_release", "lease_used", "report", "reports"),
 )
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.01, 0.2  # between attempts to connect
 REFUSED = (  # what no patience heals
@@ -175,6 +176,14 @@ class RedisStore:
     async def announce(self, world: str, contract: bytes, ttl_s: float) -> None:
         """Lists a world by the server's clock."""
         await self._call("announce", [DEADLINES, CONTRACTS], [world, contract, int(ttl_s * 1000)])
+
+    async def announce_room(self, owner: str, room: bytes, ttl_s: float) -> None:
+        """Lists a room by the server's clock."""
+        await self._call("announce", ROOMS, [owner, room, int(ttl_s * 1000)])
+
+    async def rooms(self) -> dict[str, bytes]:
+        """Reads the list and cleans it."""
+        return {owner.decode(): room for owner, room in pairs(await self._call("worlds", ROOMS, [])).items()}
 
     async def worlds(self) -> dict[str, bytes]:
         """Reads the list and cleans it."""

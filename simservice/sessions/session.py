@@ -69,6 +69,11 @@ class Session:
         return self.record.num_envs
 
     @property
+    def stored_bytes(self) -> int:
+        """What the session occupies in the store, but for its record."""
+        return self.journal_bytes + self.snapshot_bytes + self.point_bytes
+
+    @property
     def mode(self) -> AutoresetMode:
         """What follows the end of an episode."""
         return AutoresetMode(self.record.autoreset_mode)

@@ -120,6 +120,12 @@ class SessionStore(Protocol):
     async def announce(self, world: str, contract: bytes, ttl_s: float) -> None:
         """Lists a world (name@version) as served, with its serialised contract, until ttl_s from now."""
 
+    async def announce_room(self, owner: str, room: bytes, ttl_s: float) -> None:
+        """Tells how much room a replica (world/replica) has, until ttl_s from now."""
+
+    async def rooms(self) -> dict[str, bytes]:
+        """The rooms of all replicas announced and not yet expired, by owner."""
+
     async def worlds(self) -> dict[str, bytes]:
         """The contracts of all worlds announced and not yet expired, by name@version."""
 

@@ -32,12 +32,13 @@ TIMED_CALLS = ("open", "reset", "step", OTHER_CALL)
 """The values of the label `call` of durations; each is a histogram, so there are few."""
 
 CALLS = (
-    "ListWorlds", "GetWorld", "Report", "ReadReports",
+    "ListWorlds", "GetWorld", "GetCapacity", "Report", "ReadReports",
     "open", "resume", "reset", "step", "render", "fork", "save", "restore", "forget", "close", OTHER_CALL,
 )  # fmt: skip
 """The values of the label `call` of the count by code."""
 
 REPORT_OUTCOMES = ("accepted", "repeated", "refused")
+STORE_STATS = ("sum", "max")
 EPISODE_ENDS = ("terminated", "truncated")
 
 RPC_DURATION = Name(
@@ -66,6 +67,11 @@ TICK_DURATION = Name("simservice_tick_duration_seconds", "Time of one tick of th
 LANES_IN_USE = Name("simservice_lanes_in_use", "Lanes held by sessions.", ("world",))
 LANES_CAPACITY = Name("simservice_lanes_capacity", "Lanes there are room for.", ("world",))
 SESSIONS_OPEN = Name("simservice_sessions_open", "Sessions with lanes in this process.", ("world",))
+STORE_BYTES = Name(
+    "simservice_session_store_bytes",
+    "What sessions with lanes here occupy in the store: journal, snapshot and saved points; all together, the largest.",
+    ("world", "stat"),
+)
 REQUESTS_WAITING = Name("simservice_requests_waiting", "Requests handed to the engine and not answered.", ("world",))
 REPORTED_EPISODES = Name(
     "simservice_reported_episodes_total", "Real episodes that users reported.", ("world", "outcome"), "counter"
@@ -219,7 +225,8 @@ MONITOR_WORLDS = Name("simservice_monitor_worlds", "Worlds that the monitor watc
 
 SERVING_NAMES = (
     RPC_DURATION, RPC_TOTAL, JOURNAL_APPEND, RESTORES, LANE_STEPS, EPISODES, WORLD_ERRORS, BATCH_SIZE, TICK_DURATION,
-    LANES_IN_USE, LANES_CAPACITY, SESSIONS_OPEN, REQUESTS_WAITING, REPORTED_EPISODES, WORLD_INFO,
+    LANES_IN_USE, LANES_CAPACITY, SESSIONS_OPEN, STORE_BYTES, REQUESTS_WAITING, REPORTED_EPISODES,
+    WORLD_INFO,
 )  # fmt: skip
 FIDELITY_NAMES = (
     ERROR_RATIO, ALIVE_RATIO, TRUST_HORIZON, SERVED_HORIZON, RETURN_GAP, RETURN_GAP_FLOOR, RANK_CORRELATION, RANK_MMRV,

@@ -45,6 +45,7 @@ class ServingReading:
     lanes_capacity: int
     sessions_open: int
     restores: int
+    store_bytes: Mapping[str, int] = field(default_factory=dict)  # of all sessions, by names.STORE_STATS
     world_errors: int = 0
     requests_waiting: int = 0
     episodes: Mapping[str, int] = field(default_factory=dict)  # that ended, by names.EPISODE_ENDS
@@ -115,12 +116,14 @@ class _ReadingCollector:
             (names.LANES_CAPACITY, labels, reading.lanes_capacity),
             (names.SESSIONS_OPEN, labels, reading.sessions_open),
             (names.REQUESTS_WAITING, labels, reading.requests_waiting),
+            *((names.STORE_BYTES, (self.world, stat), value) for stat, value in reading.store_bytes.items()),
             (names.WORLD_INFO, (self.world, self.version), 1),
         )
+        families: dict[str, GaugeMetricFamily] = {}
         for name, values, value in gauges:
-            gauge = GaugeMetricFamily(name.name, name.help, labels=name.labels)
+            gauge = families.setdefault(name.name, GaugeMetricFamily(name.name, name.help, labels=name.labels))
             gauge.add_metric(values, value)
-            yield gauge
+        yield from families.values()
         for name, distribution in (
             (names.BATCH_SIZE, reading.batch_lanes),
             (names.TICK_DURATION, reading.tick_seconds),

@@ -9,7 +9,7 @@ import redis
 from simservice.errors import PointsExhausted, SequenceGap, SessionFenced, UnknownPoint, UnknownSession
 from simservice.sessions.embedded import EmbeddedStore
 from simservice.sessions.memory_store import MemoryStore
-from simservice.sessions.redis_layout import DEADLINES
+from simservice.sessions.redis_layout import DEADLINES, ROOMS
 from simservice.sessions.redis_store import RedisStore
 from simservice.sessions.settings import PointLimits
 from simservice.sessions.store import SessionRecord
@@ -46,8 +46,9 @@ class ServerClock:
                 left = client.pttl(key)
                 if left >= 0:
                     client.pexpire(key, left - int(1000 * seconds))
-            for world in client.zrange(DEADLINES, 0, -1):
-                client.zincrby(DEADLINES, -1000 * seconds, world)
+            for listed in (DEADLINES, ROOMS[0]):
+                for name in client.zrange(listed, 0, -1):
+                    client.zincrby(listed, -1000 * seconds, name)
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -489,5 +490,17 @@ def test_points_live_and_go_with_their_session(run):
         await store.delete(token, 1)
         with pytest.raises(UnknownPoint):
             await store.point(token, 1)
+
+    run(use)
+
+
+def test_rooms_are_listed_until_their_replicas_are_silent(run):
+    async def use(store, elapse):
+        await store.announce_room("toy@1/one", b"\x00room", 60.0)
+        await store.announce_room("toy@1/two", b"gone", 20.0)
+        assert await store.rooms() == {"toy@1/one": b"\x00room", "toy@1/two": b"gone"}
+        elapse(30.0)
+        assert (await store.rooms()).get("toy@1/one") == b"\x00room"
+        assert "toy@1/two" not in await store.rooms()
 
     run(use)

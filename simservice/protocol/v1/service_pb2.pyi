@@ -39,6 +39,48 @@ class GetWorldReply(_message.Message):
     world: _world_pb2.World
     def __init__(self, world: _Optional[_Union[_world_pb2.World, _Mapping]] = ...) -> None: ...
 
+class GetCapacityRequest(_message.Message):
+    __slots__ = ("world",)
+    WORLD_FIELD_NUMBER: _ClassVar[int]
+    world: str
+    def __init__(self, world: _Optional[str] = ...) -> None: ...
+
+class GetCapacityReply(_message.Message):
+    __slots__ = ("replica", "world", "replicas", "tenant")
+    class Room(_message.Message):
+        __slots__ = ("lanes_limit", "lanes_active", "sessions_active", "largest_free")
+        LANES_LIMIT_FIELD_NUMBER: _ClassVar[int]
+        LANES_ACTIVE_FIELD_NUMBER: _ClassVar[int]
+        SESSIONS_ACTIVE_FIELD_NUMBER: _ClassVar[int]
+        LARGEST_FREE_FIELD_NUMBER: _ClassVar[int]
+        lanes_limit: int
+        lanes_active: int
+        sessions_active: int
+        largest_free: int
+        def __init__(self, lanes_limit: _Optional[int] = ..., lanes_active: _Optional[int] = ..., sessions_active: _Optional[int] = ..., largest_free: _Optional[int] = ...) -> None: ...
+    class Use(_message.Message):
+        __slots__ = ("sessions_active", "lanes_active", "sessions_limit", "lanes_limit", "steps_per_second_limit")
+        SESSIONS_ACTIVE_FIELD_NUMBER: _ClassVar[int]
+        LANES_ACTIVE_FIELD_NUMBER: _ClassVar[int]
+        SESSIONS_LIMIT_FIELD_NUMBER: _ClassVar[int]
+        LANES_LIMIT_FIELD_NUMBER: _ClassVar[int]
+        STEPS_PER_SECOND_LIMIT_FIELD_NUMBER: _ClassVar[int]
+        sessions_active: int
+        lanes_active: int
+        sessions_limit: int
+        lanes_limit: int
+        steps_per_second_limit: float
+        def __init__(self, sessions_active: _Optional[int] = ..., lanes_active: _Optional[int] = ..., sessions_limit: _Optional[int] = ..., lanes_limit: _Optional[int] = ..., steps_per_second_limit: _Optional[float] = ...) -> None: ...
+    REPLICA_FIELD_NUMBER: _ClassVar[int]
+    WORLD_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    replica: GetCapacityReply.Room
+    world: GetCapacityReply.Room
+    replicas: int
+    tenant: GetCapacityReply.Use
+    def __init__(self, replica: _Optional[_Union[GetCapacityReply.Room, _Mapping]] = ..., world: _Optional[_Union[GetCapacityReply.Room, _Mapping]] = ..., replicas: _Optional[int] = ..., tenant: _Optional[_Union[GetCapacityReply.Use, _Mapping]] = ...) -> None: ...
+
 class Values(_message.Message):
     __slots__ = ("leaves", "ragged")
     class Ragged(_message.Message):

@@ -44,6 +44,11 @@ class WorldServiceStub:
                 request_serializer=simservice_dot_protocol_dot_v1_dot_service__pb2.GetWorldRequest.SerializeToString,
                 response_deserializer=simservice_dot_protocol_dot_v1_dot_service__pb2.GetWorldReply.FromString,
                 _registered_method=True)
+        self.GetCapacity = channel.unary_unary(
+                '/simservice.protocol.v1.WorldService/GetCapacity',
+                request_serializer=simservice_dot_protocol_dot_v1_dot_service__pb2.GetCapacityRequest.SerializeToString,
+                response_deserializer=simservice_dot_protocol_dot_v1_dot_service__pb2.GetCapacityReply.FromString,
+                _registered_method=True)
         self.Play = channel.stream_stream(
                 '/simservice.protocol.v1.WorldService/Play',
                 request_serializer=simservice_dot_protocol_dot_v1_dot_service__pb2.PlayRequest.SerializeToString,
@@ -74,6 +79,14 @@ class WorldServiceServicer:
 
     def GetWorld(self, request, context):
         """One world's contract. NOT_FOUND names the worlds there are.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCapacity(self, request, context):
+        """How much room a world has, and how much of it the caller's tenant uses. The numbers are those of a moment, and those
+        of other replicas some seconds old: an `open` may be refused all the same. NOT_FOUND names the worlds there are.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -126,6 +139,11 @@ def add_WorldServiceServicer_to_server(servicer, server):
                     servicer.GetWorld,
                     request_deserializer=simservice_dot_protocol_dot_v1_dot_service__pb2.GetWorldRequest.FromString,
                     response_serializer=simservice_dot_protocol_dot_v1_dot_service__pb2.GetWorldReply.SerializeToString,
+            ),
+            'GetCapacity': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCapacity,
+                    request_deserializer=simservice_dot_protocol_dot_v1_dot_service__pb2.GetCapacityRequest.FromString,
+                    response_serializer=simservice_dot_protocol_dot_v1_dot_service__pb2.GetCapacityReply.SerializeToString,
             ),
             'Play': grpc.stream_stream_rpc_method_handler(
                     servicer.Play,
@@ -197,6 +215,33 @@ class WorldService:
             '/simservice.protocol.v1.WorldService/GetWorld',
             simservice_dot_protocol_dot_v1_dot_service__pb2.GetWorldRequest.SerializeToString,
             simservice_dot_protocol_dot_v1_dot_service__pb2.GetWorldReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCapacity(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/simservice.protocol.v1.WorldService/GetCapacity',
+            simservice_dot_protocol_dot_v1_dot_service__pb2.GetCapacityRequest.SerializeToString,
+            simservice_dot_protocol_dot_v1_dot_service__pb2.GetCapacityReply.FromString,
             options,
             channel_credentials,
             insecure,
