@@ -26,6 +26,7 @@ for place in (TESTS.parent / "benchmarks", TESTS, TESTS / "faults"):
 
 import drops  # noqa: E402
 import foreign  # noqa: E402
+import forks  # noqa: E402
 import fuzz  # noqa: E402
 import kills  # noqa: E402
 import overhead  # noqa: E402
@@ -45,6 +46,7 @@ LINES = (
     *terminate.LINES,
     *training.LINES,
     *drops.LINES,
+    *forks.LINES,
     *schedules.LINES,
     *overhead.LINES,
     *overload.LINES,
