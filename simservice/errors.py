@@ -357,6 +357,11 @@ class PortInUse(SimserviceError):
 class DeadlineExceeded(SimserviceError):
     code, reason, recoverable = "DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED", True
 
+    @classmethod
+    def not_begun(cls) -> DeadlineExceeded:
+        """Of a request that waited longer than whoever asked for it."""
+        return cls("the request had not begun when its time was over, so it was not done; send it again")
+
 
 class InternalError(SimserviceError):
     code, reason = "INTERNAL", "INTERNAL"

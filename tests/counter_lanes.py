@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
-from simservice.errors import CapacityExhausted, InternalError, NeedsReset
+from simservice.errors import CapacityExhausted, DeadlineExceeded, InternalError, NeedsReset
 from simservice.sessions.lanes import Forget, Fork, Reset, Restore, Save, Step
 from simservice.types import ResetResult, StepResult, WorldSpec
 
@@ -73,10 +73,15 @@ class CounterLanes:
             future = asyncio.get_running_loop().create_future()
             future.set_exception(error)
             return future
-        return self._hand_in(lambda: self._step(lanes, command))
+        return self._hand_in(lambda: self._step(lanes, command), lanes)
 
     def reset(self, lanes, command: Reset):
-        return self._hand_in(lambda: self._reset(lanes, command))
+        return self._hand_in(lambda: self._reset(lanes, command), lanes)
+
+    def abandon(self, lanes):
+        for place, (_, future, of) in enumerate(self.work):
+            if of is lanes:
+                self.work[place] = (self._too_late, future, of)
 
     def render(self, lanes):
         return self._hand_in(lambda: np.zeros((len(lanes), 2, 2, 3), np.uint8) + self.rows["value"][lanes[0]] % 256)
@@ -102,16 +107,16 @@ class CounterLanes:
 
     # ---- inside ----
 
-    def _hand_in(self, job):
+    def _hand_in(self, job, lanes=None):
         future = asyncio.get_running_loop().create_future()
-        self.work.append((job, future))
+        self.work.append((job, future, lanes))
         if not self.held:
             asyncio.get_running_loop().call_soon(self._do_all)
         return future
 
     def _do_all(self):
         while self.work and not self.held:
-            job, future = self.work.popleft()
+            job, future, _ = self.work.popleft()
             try:
                 result = job()
             except Exception as error:
@@ -121,6 +126,10 @@ class CounterLanes:
             else:
                 if not future.done():
                     future.set_result(result)
+
+    @staticmethod
+    def _too_late():
+        raise DeadlineExceeded.not_begun()
 
     def _refusal(self, lanes):
         ended = self.rows["ended"][lanes]

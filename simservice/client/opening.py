@@ -6,7 +6,7 @@ import random
 import time
 
 from simservice.client.channel import Connection, Interrupted, Stream
-from simservice.errors import InternalError, ServerUnavailable, SimserviceError
+from simservice.errors import DeadlineExceeded, InternalError, ServerUnavailable, SimserviceError
 from simservice.protocol.status import error_from_message
 from simservice.protocol.v1 import service_pb2 as pb
 
@@ -53,6 +53,8 @@ def opened(reply: pb.PlayReply) -> pb.Opened:
 
 def waited(error: SimserviceError, give_up_at: float) -> bool:
     """Waits as long as the error says, if it says so and that is within the time; tells whether it did."""
+    if isinstance(error, DeadlineExceeded):
+        return time.monotonic() < give_up_at  # it has waited long enough where it was
     wait_s = error.retry_after_s
     if wait_s is None or time.monotonic() + wait_s > give_up_at:
         return False

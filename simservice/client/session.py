@@ -280,6 +280,8 @@ class RemoteSession:
         while True:
             try:
                 stream = self._connected(self.timeout_s)
+                if request is self._unanswered and self.timeout_s != self.contract.limits.deadline_s:
+                    request.timeout_ms = min(max(1, round(1000 * self.timeout_s)), 2**32 - 1)
                 if request is self._unanswered and not request.sequence:
                     request.sequence = self.sequence + 1  # now, as a resume may have told a later number
                 reply = stream.exchange(request, self.timeout_s)
@@ -316,7 +318,8 @@ class RemoteSession:
         if left <= 0:
             self._give_up()
             raise SessionLost(self.token, self.patience_s, str(problem)) from problem
-        time.sleep(min(backoff_s(attempt), left))
+        pause_s = max(backoff_s(attempt), (problem.cause.retry_after_s if problem.cause else None) or 0.0)
+        time.sleep(min(pause_s, left))
 
     # ---- the stream ------------------------------------------------------------------------------------------------
 

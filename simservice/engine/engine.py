@@ -168,6 +168,11 @@ class Engine:
         problem = self._reset_problem(lanes, command)
         return self._failed(problem) if problem else self._submit("reset", lanes, command)
 
+    def abandon(self, lanes: Array) -> None:
+        """Drops a step or reset that no tick has taken yet."""
+        if self._waiting[lanes[0]]:
+            self._ticker.abandoned.add(int(lanes[0]))
+
     def render(self, lanes: Array) -> asyncio.Future[Array]:
         """Pictures of the lanes' present states."""
         if not self.spec.render_modes:
@@ -257,6 +262,8 @@ class Engine:
             if request.kind == "release":
                 self._arena.release(request.lanes)
                 self._arena.check()
+            if self._ticker.abandoned:  # too late for this one
+                self._ticker.abandoned.discard(int(request.lanes[0]))
             future = request.future
             if future is None or future.done():  # a cancelled wait does not undo the work
                 continue

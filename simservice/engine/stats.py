@@ -40,6 +40,7 @@ class EngineStats:
     episodes_terminated: int = 0
     episodes_truncated: int = 0
     world_errors: int = 0  # steps or starts whose result was not finite
+    dropped: int = 0  # requests whose sender had gone, or waited no longer, before they began
     failures: int = 0  # requests that ended in InternalError
     padded_rows: int = 0  # rows computed for nobody
     batches: dict[int, int] = field(default_factory=dict)  # calls of the world by padded batch size

@@ -15,7 +15,7 @@ from simservice.engine.episodes import Episodes
 from simservice.engine.requests import Copy, Request
 from simservice.engine.runner import Runner
 from simservice.engine.snapshot import pack, unpack
-from simservice.errors import InternalError, NeedsReset, SimserviceError
+from simservice.errors import DeadlineExceeded, InternalError, NeedsReset, SimserviceError
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,7 @@ class Ticker:
     def __init__(self, runner: Runner, arena: Arena, control: Control, name: str) -> None:
         self.name = name
         self.work_s = 0.0  # processor time a tick took lately: what others on the machine do is left out
+        self.abandoned: set[int] = set()  # first lanes of requests that nobody waits for any more
         self._runner = runner
         self._arena = arena
         self._control = control
@@ -39,6 +40,8 @@ class Ticker:
         """All of them, whose lanes are disjoint: steps in one batch, the others one by one."""
         began = time.perf_counter()
         worked = 0.0 if self._stats.ticks % SAMPLED else time.thread_time()
+        if self.abandoned:
+            requests = [request for request in requests if not self._dropped(request)]
         steps = [request for request in requests if request.kind == "step"]
         if steps:
             self._guarded(steps, partial(self._episodes.step, steps))
@@ -50,6 +53,13 @@ class Ticker:
             self.work_s += RECENT * (time.thread_time() - worked - self.work_s)
         self._stats.ticks += 1
         self._stats.tick_seconds.add(time.perf_counter() - began)
+
+    def _dropped(self, request: Request) -> bool:
+        if request.kind not in ("step", "reset") or int(request.lanes[0]) not in self.abandoned:
+            return False
+        self._stats.dropped += 1
+        request.error = DeadlineExceeded.not_begun()
+        return True
 
     def _guarded(self, requests: Sequence[Request], work: Callable[[], None]) -> None:
         """Runs work; whatever it raises becomes the answer of these requests, never the end of the engine."""

@@ -51,6 +51,7 @@ class Limits:
     snapshot_lane_bytes: int = 0
     max_points: int = 0
     max_points_bytes: int = 0
+    deadline_s: int = 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +100,7 @@ def encode_world(contract: WorldContract) -> world_pb.World:
             snapshot_lane_bytes=limits.snapshot_lane_bytes,
             max_points=limits.max_points,
             max_points_bytes=limits.max_points_bytes,
+            deadline_s=limits.deadline_s,
         ),
         provenance_json=json.dumps(plain_json(contract.provenance)),
         trust_horizon_steps=spec.trust_horizon_steps,
@@ -132,6 +134,7 @@ def decode_world(message: world_pb.World) -> WorldContract:
             snapshot_lane_bytes=limits.snapshot_lane_bytes,
             max_points=limits.max_points,
             max_points_bytes=limits.max_points_bytes,
+            deadline_s=limits.deadline_s,
         ),
         provenance=_json_object(message.provenance_json, "provenance"),
         autoreset_modes=tuple(decode_mode(mode) for mode in message.autoreset_modes),

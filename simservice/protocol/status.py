@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
@@ -15,6 +17,9 @@ ERROR_METADATA_KEY = "simservice-error-bin"
 
 STATUS_METADATA_KEY = "grpc-status-details-bin"
 """The key that gRPC's own libraries of all languages read a google.rpc.Status from."""
+
+PUSHBACK_METADATA_KEY = "grpc-retry-pushback-ms"
+"""The key that gRPC's own retries read the time to come again from."""
 
 MESSAGE_BYTES, DETAIL_BYTES = 700, 120
 """What is carried of a message and of a detail. Both travel several times in headers, which gRPC cuts off at 8 KiB."""
@@ -74,10 +79,13 @@ def error_from_status(status: status_pb2.Status) -> SimserviceError | None:
 
 def error_metadata(error: SimserviceError) -> list[tuple[str, bytes]]:
     """The trailing metadata of a call that ends with the error."""
-    return [
+    metadata = [
         (ERROR_METADATA_KEY, error_to_message(error).SerializeToString()),
         (STATUS_METADATA_KEY, error_to_status(error).SerializeToString()),
     ]
+    if error.retry_after_s is not None:  # what gRPC's own retries obey
+        metadata.append((PUSHBACK_METADATA_KEY, b"%d" % math.ceil(1000 * error.retry_after_s)))
+    return metadata
 
 
 def error_from_metadata(key: str, value: bytes) -> SimserviceError | None:

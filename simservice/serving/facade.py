@@ -296,7 +296,8 @@ class Stream:
             if len(payload) != self._plain_bytes:
                 refuse_unknown(request)
                 self._plain_bytes = len(payload) if call == "step" else 0
-            result = await host.service.apply(session, request.sequence, command, payload)
+            with host.service.deadlines.watch(session, request.timeout_ms):
+                result = await host.service.apply(session, request.sequence, command, payload)
             return host.codec.reply(request.sequence, result, session.num_envs)
         if call in BRANCHES:
             branch = host.codec.branch(request)

@@ -106,6 +106,7 @@ class Replica:
             snapshot_lane_bytes=self.engine.snapshot_lane_bytes,
             max_points=config.sessions.max_points,
             max_points_bytes=config.sessions.max_points_bytes,
+            deadline_s=max(1, round(config.sessions.deadline_s)),
         )
         contract = WorldContract(
             spec=world.spec,

@@ -129,6 +129,12 @@ class LaneEngine(Protocol):
 
     def reset(self, lanes: Array, command: Reset) -> asyncio.Future[ResetResult]: ...
 
+    def abandon(self, lanes: Array) -> None:
+        """Nobody waits for the step or reset that was handed in for these lanes: if it has not begun, it is not done.
+
+        Its future then fails with DeadlineExceeded; otherwise it ends as it would have.
+        """
+
     def render(self, lanes: Array) -> asyncio.Future[Array]:
         """(lanes, height, width, 3) uint8."""
 

@@ -36,6 +36,7 @@ from simservice.errors import (
 )
 from simservice.sessions.branches import Branches
 from simservice.sessions.caution import check_caution
+from simservice.sessions.deadlines import Deadlines
 from simservice.sessions.holdings import Holdings
 from simservice.sessions.lanes import Branch, Command, LaneEngine, Result
 from simservice.sessions.leases import MemoryLeases
@@ -77,6 +78,7 @@ class SessionService:
         self._lose, self._renew, self._settled = self.held.lose, self.held.renew, self.held.settled
         self._install, self._remove, self._spawn = self.held.install, self.held.remove, self.held.spawn
         self._doors: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self.deadlines = Deadlines(self.config.deadline_s, lambda session: engine.abandon(session.lanes))
         self._snapshots = Snapshots(engine, store, self.held, self.config, replies)
         self._branches = Branches(engine, store, self.held, self._snapshots, self.quotas, self.config)
 
@@ -161,7 +163,8 @@ class SessionService:
                 await ended(stepped)
                 await ended(journaled)
             except asyncio.CancelledError:
-                # The caller has gone, its request has not: whoever comes next waits for its end.
+                # The caller has gone. Its request is dropped if it has not begun; whoever comes next waits for its end.
+                self.engine.abandon(session.lanes)
                 session.unsettled = self._spawn(self._settle(session, sequence, stepped, journaled))
                 raise
             return await self._outcome(session, sequence, stepped, journaled)
@@ -220,6 +223,7 @@ class SessionService:
 
     async def stop(self) -> None:
         """Frees all lanes after the requests under way; the sessions stay in the store for other replicas."""
+        self.deadlines.stop()
         await self.held.stop()
 
     def stats(self) -> SessionStats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,6 +43,7 @@ class Session:
     journal_bytes: int = 0  # in the store, as are the next two
     snapshot_bytes: int = 0
     point_bytes: int = 0
+    expires: float = math.inf  # of the event loop's clock: the request under way must have begun by then
     end: Callable[[], SimserviceError] | None = None  # why this object may no longer drive the session
     detached: bool = False  # its stream broke
     forgotten: bool = False  # closed in the store as well

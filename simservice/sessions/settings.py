@@ -34,6 +34,7 @@ class SessionConfig:
     claims_in_replay: int = 3  # a session that so many claimants in a row did not bring back is brought back no more
     replies_kept: int = 8  # how many of the newest answers a repeat may still fetch
     idle_ttl_s: float = 600.0  # a session nobody drives is closed after this
+    deadline_s: float = 30.0  # a request that has not begun after this is not done, unless it says otherwise
     detached_ttl_s: float = 30.0  # lanes of a broken stream are given up after this; the session itself stays
 
     @property

@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode
 from toy import Toy, ToyConfig, toy_spec
 
 from simservice.engine.engine import Engine
-from simservice.errors import CapacityExhausted, InternalError, InvalidInput, ModelRetired, NeedsReset
+from simservice.errors import CapacityExhausted, DeadlineExceeded, InternalError, InvalidInput, ModelRetired, NeedsReset
 from simservice.sessions.lanes import Reset, Step
 
 NOISY = ToyConfig(noise=0.1, growth=0.95)
@@ -140,6 +140,44 @@ def test_all_that_arrived_while_a_tick_ran_joins_the_next():
         assert after.ticks - before.ticks == 2
         assert after.lane_steps - before.lane_steps == 20
         assert after.batches[16] - before.batches[16] == 2
+
+    run(scenario, world=world, here_below_s=0.0)
+
+
+def test_work_that_nobody_waits_for_is_dropped_if_it_has_not_begun_and_done_if_it_has():
+    entered, go_on = threading.Event(), threading.Event()
+
+    class Slow(Toy):
+        slow = False
+
+        def step(self, state, action, draws):
+            if self.slow:
+                entered.set()
+                assert go_on.wait(10)
+            return super().step(state, action, draws)
+
+    world = Slow(toy_spec(), NOISY)
+
+    async def scenario(engine):
+        begun, waiting = lanes_of(engine, 4), lanes_of(engine, 4)
+        for lanes in (begun, waiting):
+            await engine.reset(lanes, Reset(seeds=np.arange(4)))
+        before = engine.stats().lane_steps
+        world.slow = True
+        first = engine.step(begun, act([1] * 4))
+        assert await asyncio.to_thread(entered.wait, 10)
+        second = engine.step(waiting, act([1] * 4))
+        for lanes in (begun, waiting):
+            engine.abandon(lanes)
+        go_on.set()
+        done = await first
+        with pytest.raises(DeadlineExceeded, match="not done"):
+            await second
+        assert (engine.stats().dropped, engine.stats().lane_steps - before) == (1, 4)
+        engine.abandon(waiting)  # there is nothing to drop, now or later
+        again = await engine.step(waiting, act([1] * 4))
+        assert (again.observation["observation"] == done.observation["observation"]).all()
+        await engine.step(begun, act([1] * 4))
 
     run(scenario, world=world, here_below_s=0.0)
 

@@ -8,6 +8,7 @@ from gymnasium.vector import AutoresetMode
 
 from simservice.errors import (
     CapacityExhausted,
+    DeadlineExceeded,
     InternalError,
     InvalidInput,
     ModelRetired,
@@ -414,8 +415,9 @@ async def test_concurrent_resumes_leave_one_driver():
 
 
 @served
-async def test_a_request_whose_stream_was_cut_still_counts():
-    replica = Replica(MemoryStore())
+async def test_a_request_whose_stream_was_cut_before_it_began_is_not_done_and_leaves_its_number_free():
+    store = MemoryStore()
+    replica = Replica(store)
     session = await replica.begin()
     replica.engine.held = True
     cut = asyncio.create_task(replica.step(session, 2))
@@ -427,10 +429,32 @@ async def test_a_request_whose_stream_was_cut_still_counts():
     await asyncio.sleep(0)
     replica.engine.let_go()
     resumed = await resuming
-    assert resumed.last_sequence == 2
+    assert (resumed.last_sequence, replica.engine.steps_done) == (1, 1)
+    assert len(store._sessions[session.token].journal) == 1
     expected = await undisturbed(3)
     assert same(await replica.step(resumed, 2), expected[1])
     assert same(await replica.step(resumed, 3), expected[2])
+    await replica.service.stop()
+
+
+@served
+async def test_a_request_that_has_not_begun_when_its_time_is_over_is_refused_and_may_be_sent_again():
+    replica = Replica(MemoryStore(), deadline_s=0.05)
+    session, other = await replica.begin(), await replica.begin()
+    replica.engine.held = True
+
+    async def watched(session, timeout_ms):
+        with replica.service.deadlines.watch(session, timeout_ms):
+            return await replica.step(session, 2)
+
+    hasty, patient = asyncio.create_task(watched(session, 0)), asyncio.create_task(watched(other, 20_000))
+    await asyncio.sleep(0.2)
+    replica.engine.let_go()
+    with pytest.raises(DeadlineExceeded, match="had not begun"):
+        await hasty
+    expected = await undisturbed(2)
+    assert same(await patient, expected[1])
+    assert same(await watched(session, 0), expected[1])
     await replica.service.stop()
 
 

@@ -97,7 +97,7 @@ class Values(_message.Message):
     def __init__(self, leaves: _Optional[_Iterable[bytes]] = ..., ragged: _Optional[_Iterable[_Union[Values.Ragged, _Mapping]]] = ...) -> None: ...
 
 class PlayRequest(_message.Message):
-    __slots__ = ("sequence", "open", "resume", "reset", "step", "render", "close", "fork", "save", "restore", "forget")
+    __slots__ = ("sequence", "open", "resume", "reset", "step", "render", "close", "fork", "save", "restore", "forget", "timeout_ms")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     OPEN_FIELD_NUMBER: _ClassVar[int]
     RESUME_FIELD_NUMBER: _ClassVar[int]
@@ -109,6 +109,7 @@ class PlayRequest(_message.Message):
     SAVE_FIELD_NUMBER: _ClassVar[int]
     RESTORE_FIELD_NUMBER: _ClassVar[int]
     FORGET_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     open: Open
     resume: Resume
@@ -120,7 +121,8 @@ class PlayRequest(_message.Message):
     save: Save
     restore: Restore
     forget: Forget
-    def __init__(self, sequence: _Optional[int] = ..., open: _Optional[_Union[Open, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., reset: _Optional[_Union[Reset, _Mapping]] = ..., step: _Optional[_Union[Step, _Mapping]] = ..., render: _Optional[_Union[Render, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., fork: _Optional[_Union[Fork, _Mapping]] = ..., save: _Optional[_Union[Save, _Mapping]] = ..., restore: _Optional[_Union[Restore, _Mapping]] = ..., forget: _Optional[_Union[Forget, _Mapping]] = ...) -> None: ...
+    timeout_ms: int
+    def __init__(self, sequence: _Optional[int] = ..., open: _Optional[_Union[Open, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., reset: _Optional[_Union[Reset, _Mapping]] = ..., step: _Optional[_Union[Step, _Mapping]] = ..., render: _Optional[_Union[Render, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., fork: _Optional[_Union[Fork, _Mapping]] = ..., save: _Optional[_Union[Save, _Mapping]] = ..., restore: _Optional[_Union[Restore, _Mapping]] = ..., forget: _Optional[_Union[Forget, _Mapping]] = ..., timeout_ms: _Optional[int] = ...) -> None: ...
 
 class Open(_message.Message):
     __slots__ = ("world", "num_envs", "autoreset_mode", "client_version", "open_key", "truncate_at_trust_horizon", "max_uncertainty", "uncertainty_penalty")

@@ -1,0 +1,54 @@
+"""How long a request may wait to be begun: one alarm for all sessions, set to the earliest. Knows no engine."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from simservice.sessions.session import Session
+
+
+class Deadlines:
+    """Watches requests under way; `give_up` is called for a session whose request has not ended in time."""
+
+    def __init__(self, default_s: float, give_up: Callable[[Session], None]) -> None:
+        self._default_s = default_s
+        self._give_up = give_up
+        self._watched: set[Session] = set()
+        self._alarm: asyncio.TimerHandle | None = None
+
+    @contextmanager
+    def watch(self, session: Session, timeout_ms: int) -> Iterator[None]:
+        """Around one request; 0: the default."""
+        loop = asyncio.get_running_loop()
+        expires = session.expires = loop.time() + (timeout_ms / 1000 or self._default_s)
+        self._watched.add(session)
+        if self._alarm is None or expires < self._alarm.when():
+            self._set(loop, expires)
+        try:
+            yield
+        finally:
+            self._watched.discard(session)
+
+    def stop(self) -> None:
+        """Nothing is watched any more."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
+    def _set(self, loop: asyncio.AbstractEventLoop, when: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = loop.call_at(when, self._ring)
+
+    def _ring(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._alarm = None
+        for session in [session for session in self._watched if session.expires <= loop.time()]:
+            session.expires = math.inf
+            self._give_up(session)
+        earliest = min((session.expires for session in self._watched), default=math.inf)
+        if earliest < math.inf:
+            self._set(loop, earliest)
