@@ -18,7 +18,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from drift_baselines import compare, smallest_changes
+from drift_baselines import beside_change, beside_null, compare, quick_makers, quiet_scores, smallest_changes
+from drift_lines import C_FALSE, KINDS, SHORT, C, Line, Size
 from drift_served import USERS, Served, advance_served
 from drift_streams import (
     CARTPOLE,
@@ -35,63 +36,23 @@ from drift_streams import (
     replay_in_disorder,
     watch_streams,
 )
+from drift_verdicts import attribution, recovery
 from planted_worlds import Reality, play_cartpole
 
-from simservice.fidelity.attribution import POLICY_SHIFT, SERVED_MODEL, Cause, attribute
 from simservice.fidelity.banks import Banks, Calibration
-from simservice.fidelity.drift import Detector, DriftConfig, DriftState
 from simservice.fidelity.sequential import advance, evidence, probes_until_alarm
 from simservice.types import Array
-
-C = 1e6  # at which delays are measured
-C_FALSE = 5e4  # at which false alarms are counted: 50 probes, at most 1 in 1000 streams
-KINDS = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Size:
-    """How much is tried."""
-
-    null_streams: int = 3000
-    null_probes: int = 50
-    planted_streams: int = 100
-    causes: int = 40  # of each row
-    recoveries: int = 40
-    recovery_probes: int = 1000
-    reference: int = 1080  # probes that a monitor model is fitted to: fewer than 20,000 steps
-    calibration: int = 2000  # probes of each policy
-    served_calibration: int = 2000  # users' episodes
-
-
-SHORT = Size(
-    null_streams=60,
-    planted_streams=12,
-    causes=3,
-    recoveries=2,
-    recovery_probes=40,
-    calibration=400,
-    served_calibration=400,
-)
-
-
-@dataclass(frozen=True)
-class Line:
-    """One claim."""
-
-    name: str
-    bar: str
-    seen: str
-    holds: bool
 
 
 def false_alarms(size: Size, watch: Watch) -> Iterator[Line]:
     """Every null; each at most 3 in 3000 streams of 50 probes, of any kind."""
     counts: dict[str, int] = {}
-    repeats = 0
+    repeats, recordings = 0, []
     versions = [(served, served.calibration(seed, size.served_calibration)) for seed, served in _versions()]
     for start in range(0, size.null_streams, CHUNK):
         streams = min(CHUNK, size.null_streams - start)
         recording = record(watch, streams, size.null_probes, 100 + start)
+        recordings.append(recording)
         disordered, more = replay_in_disorder(watch.calibration, recording, C_FALSE, start)
         repeats += more
         same = replay(watch.calibration, recording, C_FALSE).first() > 0
@@ -104,25 +65,32 @@ def false_alarms(size: Size, watch: Watch) -> Iterator[Line]:
         ):
             counts[name] = counts.get(name, 0) + int(found.sum())
     for name, count in counts.items():
-        yield _null_line(size, name + (f" ({repeats} repeats)" if "repeated" in name else ""), count)
+        beside = beside_null(recordings) if name == "same policies" else {}
+        yield _null_line(size, name + (f" ({repeats} repeats)" if "repeated" in name else ""), count, beside)
     for name, policy in (
         ("random policy", "random"),
         ("epsilon-0.6, a policy never calibrated", "epsilon-0.6"),
         ("good policy", "good"),
     ):
-        yield _null_line(size, name, alarmed(_null(size, watch, 200, [policy])))
+        recordings = []
+        yield _null_line(size, name, alarmed(_null(size, watch, 200, [policy], recordings)), beside_null(recordings))
     other = Watch.fitted(CARTPOLE, reference=size.reference, calibration=size.calibration, seed=1)
-    yield _null_line(size, "other seeds of model, calibration and probes", alarmed(_null(size, other, 300)))
+    recordings = []
+    count = alarmed(_null(size, other, 300, recordings=recordings))
+    yield _null_line(size, "other seeds of model, calibration and probes", count, beside_null(recordings))
     fewer = replace(size, null_streams=-(-size.null_streams // 3))
     for ground in (NOISY_CARTPOLE, PENDULUM):
         other = Watch.fitted(ground, reference=size.reference, calibration=size.calibration, seed=2)
-        yield _null_line(fewer, ground.name, alarmed(_null(fewer, other, 400)))
+        recordings = []
+        yield _null_line(
+            fewer, ground.name, alarmed(_null(fewer, other, 400, recordings=recordings)), beside_null(recordings)
+        )
 
 
-def _null_line(size: Size, name: str, alarms: int) -> Line:
+def _null_line(size: Size, name: str, alarms: int, beside: dict[str, str]) -> Line:
     allowed = math.ceil(size.null_streams / 1000)
     bar = f"<= {allowed} alarms in {size.null_streams} streams x {size.null_probes} probes"
-    return Line(f"no change: {name}", bar, str(alarms), alarms <= allowed)
+    return Line(f"no change: {name}", bar, str(alarms), alarms <= allowed, beside)
 
 
 def _versions() -> Iterator[tuple[int, Served]]:
@@ -136,9 +104,21 @@ def alarmed(alarms: Alarms) -> int:
     return int((alarms.first() > 0).sum())
 
 
-def _null(size: Size, watch: Watch, seed: int, policies: list[str] | None = None) -> Alarms:
+def _null(
+    size: Size,
+    watch: Watch,
+    seed: int,
+    policies: list[str] | None = None,
+    recordings: list[Recording] | None = None,
+) -> Alarms:
     return watch_streams(
-        watch, streams=size.null_streams, probes=size.null_probes, c=C_FALSE, seed=seed, policies=policies
+        watch,
+        streams=size.null_streams,
+        probes=size.null_probes,
+        c=C_FALSE,
+        seed=seed,
+        policies=policies,
+        recordings=recordings,
     )
 
 
@@ -188,7 +168,9 @@ PLANTED = (
 
 def delays(size: Size, watch: Watch) -> Iterator[Line]:
     """CartPole, at c = 1e6, p95 over streams."""
+    quiet = quiet_scores(watch, size.planted_streams)
     for number, planted in enumerate(PLANTED):
+        recordings: list[Recording] = []
         alarms = watch_streams(
             watch,
             streams=size.planted_streams,
@@ -197,6 +179,7 @@ def delays(size: Size, watch: Watch) -> Iterator[Line]:
             seed=700 + number,
             reality=planted.reality,
             policies=planted.policies,
+            recordings=recordings,
         )
         probes, steps = alarms.delay(0.95)
         named = float((alarms.probe[planted.kind] > 0).mean())
@@ -205,15 +188,24 @@ def delays(size: Size, watch: Watch) -> Iterator[Line]:
             f"p95 <= {planted.steps:g} transitions, named {planted.kind}",
             f"p95 {steps:g} ({probes:g} probes, p50 {alarms.delay(0.5)[0]:g}), named in {named:.0%}",
             steps <= planted.steps and named >= 0.95,
+            beside_change(quiet, recordings) if planted.kind == "dynamics" else {},
         )
 
 
 def ramp(size: Size, watch: Watch) -> Line:
     """A slow change."""
-    alarms = watch_streams(watch, streams=size.planted_streams, probes=200, c=C, seed=750, reality=_ramp)
+    recordings: list[Recording] = []
+    alarms = watch_streams(
+        watch, streams=size.planted_streams, probes=200, c=C, seed=750, reality=_ramp, recordings=recordings
+    )
+    beside = beside_change(quiet_scores(watch, size.planted_streams), recordings)
     probes = alarms.delay(1.0)[0]
     return Line(
-        "gravity 9.8 to 12 over 200 probes", "found before probe 200 in all", f"last at {probes:g}", probes < 200
+        "gravity 9.8 to 12 over 200 probes",
+        "found before probe 200 in all",
+        f"last at {probes:g}",
+        probes < 200,
+        beside,
     )
 
 
@@ -273,77 +265,16 @@ def pure_shift(size: Size) -> Line:
     return Line("any world: a score shifts by 0.25 sd", "p95 <= 700 probes", f"p95 {p95:g} probes", p95 <= 700)
 
 
-CAUSES: tuple[tuple[Cause, tuple[Reality, ...], float, tuple[tuple[float, ...], ...]], ...] = (
-    # what moved; reality as it is; how broken the served model is; where users' episodes start
-    (
-        Cause.REALITY,
-        (Reality(gravity=12), Reality(length=1.5), Reality(force=0.9), Reality(delay=1)),
-        0.0,
-        ((0, 0, 0, 0), (1.2, 0, 0, 0)),
-    ),
-    (Cause.SERVED_MODEL, (Reality(),), 0.05, ((0, 0, 0, 0),)),
-    (Cause.POLICY, (Reality(),), 0.0, ((0, 0, 0, 1.5), (0, 0, 0, -1.5))),
-    (Cause.RIG, (Reality(gravity=9.9), Reality(rounding=1e-5)), 0.0, ((0, 0, 0, 0),)),
-    (Cause.POLICY_SHIFT, (Reality(),), 0.0, ((0.4, 0, 0, 0), (-0.4, 0, 0, 0))),
-)
-
-
-def attribution(size: Size, watch: Watch, probes: int = 60) -> Iterator[Line]:
-    """Each row planted as often as asked; the verdict after 60 probes of ours and 60 episodes of users."""
-    right, planted = 0, 0
-    for cause, realities, broken, starts in CAUSES:
-        correct = 0
-        for trial in range(size.causes):
-            served = Served.fitted(trial % 4)
-            calibration = served.calibration(trial % 4, size.served_calibration)
-            changed, start = realities[trial % len(realities)], starts[trial // len(realities) % len(starts)]
-            real = replay(watch.calibration, record(watch, 1, probes, 900 + trial, changed), C)
-            measured = (served.broken(broken, trial) if broken else served).measure(
-                play_cartpole(probes, USERS, changed, np.random.default_rng([trial, 13]), start)
-            )
-            detector = Detector(calibration, DriftConfig(mean_probes_to_false_alarm=C))
-            for number in range(probes):
-                reading = detector.update(number, measured[number : number + 1], "users")
-            verdict = attribute(
-                reality_alarm=alarmed(real) > 0,
-                served_up=SERVED_MODEL in reading.alarmed,
-                outside_support=POLICY_SHIFT in reading.alarmed,
-            )
-            correct += verdict.cause is cause
-        right, planted = right + correct, planted + size.causes
-        yield Line(f"cause: {cause.value}", "-", f"{correct} of {size.causes} right", True)
-    yield Line("causes named rightly", ">= 95 %", f"{right / planted:.1%}", right >= 0.95 * planted)
-
-
-def recovery(size: Size, watch: Watch) -> Iterator[Line]:
-    """Gravity becomes 12, is acknowledged and calibrated for; then 1,000 quiet probes; then the force falls."""
-    first, second = Reality(gravity=12), Reality(gravity=12, force=0.9)
-    ground = replace(CARTPOLE, reality=first)
-    renewed = Watch.fitted(ground, reference=size.reference, calibration=size.calibration, seed=6)
-    changed = record(watch, size.recoveries, 30, 1000, first)
-    calm = record(renewed, size.recoveries, size.recovery_probes, 1100)
-    changed_again = record(renewed, size.recoveries, 60, 1200, second)
-    again, quiet, found = 0, 0, 0
-    for trial in range(size.recoveries):
-        detector = Detector(watch.calibration, DriftConfig(mean_probes_to_false_alarm=C))
-        _feed(detector, changed, trial, 0)
-        again += detector.reading().state is DriftState.DRIFT
-        detector.acknowledge()
-        detector.recalibrate(renewed.calibration)
-        _feed(detector, calm, trial, 30)
-        quiet += not detector.reading().alarmed
-        _feed(detector, changed_again, trial, 30 + size.recovery_probes)
-        found += detector.reading().state is DriftState.DRIFT
-    every = f"{size.recoveries} of {size.recoveries}"
-    yield Line("first change found", every, f"{again}", again == size.recoveries)
-    name = f"no alarm for {size.recovery_probes} probes after acknowledgement"
-    yield Line(name, every, f"{quiet}", quiet == size.recoveries)
-    yield Line("second change found", every, f"{found}", found == size.recoveries)
-
-
-def _feed(detector: Detector, recording: Recording, stream: int, first: int) -> None:
-    for number, probe in enumerate(recording.stream(stream)):
-        detector.update(first + number, probe, recording.policy[number])
+def scoring(watch: Watch) -> Line:
+    """Processor time a transition: residuals, ranks and sums of probes as they come, 64 at once."""
+    traces = watch.ground.play(64, watch.ground.policies[0], watch.ground.reality, np.random.default_rng(15))
+    steps, rounds = int(traces.valid.sum()), 20
+    watch.scorer.measure(traces)
+    began = time.process_time()
+    for _ in range(rounds):
+        watch.scorer.measure(traces)
+    micros = (time.process_time() - began) / rounds / steps * 1e6
+    return Line("scoring a transition, ranks and sums included", "<= 50 us", f"{micros:.1f} us", micros <= 50)
 
 
 def everything(size: Size) -> Iterator[Line]:
@@ -356,6 +287,7 @@ def everything(size: Size) -> Iterator[Line]:
     yield pure_shift(size)
     yield from attribution(size, watch)
     yield from recovery(size, watch)
+    yield scoring(watch)
 
 
 def main() -> int:
@@ -367,10 +299,11 @@ def main() -> int:
     size = SHORT if options.short else Size()
     began = time.monotonic()
     lines: list[Line] = []
-    print(f"{'line':<78} {'bar':<52} {'seen'}")
+    others = list(quick_makers())
+    print(f"{'line':<78} {'bar':<44} {'seen':<46} " + "".join(f"{name:<13}" for name in others))
     for line in everything(size):
         lines.append(line)
-        print(f"{line.name:<78} {line.bar:<52} {line.seen}{'' if line.holds else '   FALLS SHORT'}", flush=True)
+        print(line.row(others), flush=True)
     detectable = smallest_changes(size.reference)
     baselines = compare(size.planted_streams if options.short else 40)
     seconds = round(time.monotonic() - began, 1)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from drift_streams import CARTPOLE, NOISY_CARTPOLE, PENDULUM, Watch, record, replay
+from drift_streams import CARTPOLE, NOISY_CARTPOLE, PENDULUM, Recording, Watch, record, replay
 from planted_worlds import Reality
 from scipy.stats import ks_2samp
 
@@ -67,6 +67,38 @@ def _makers() -> dict[str, Callable[[], Any]]:
             **makers,
         }
     return makers
+
+
+def quick_makers() -> dict[str, Callable[[], Any]]:
+    """Those that stand beside every line they can be asked about."""
+    makers: dict[str, Callable[[], Any]] = {"always": Always}
+    if river is not None:
+        makers = {"ADWIN": river.ADWIN, "PageHinkley5": lambda: river.PageHinkley(threshold=5.0), **makers}
+    return makers
+
+
+def beside_null(recordings: Sequence[Recording]) -> dict[str, str]:
+    """In how many streams of unchanged probes each would have alarmed."""
+    series = np.concatenate([_scores(recording.probes) for recording in recordings])
+    return {name: str(sum(bool(_alarms(make(), row)) for row in series)) for name, make in quick_makers().items()}
+
+
+def beside_change(before: Array, recordings: Sequence[Recording]) -> dict[str, str]:
+    """The share of streams each finds the change in @ its median probe, after quiet probes to learn from."""
+    after = np.concatenate([_scores(recording.probes) for recording in recordings])
+    series = np.concatenate([before[np.arange(len(after)) % len(before)], after], axis=1)
+    quiet = before.shape[1]
+    return {
+        name: _said(
+            np.array([next((at - quiet + 1 for at in _alarms(make(), row) if at >= quiet), 0) for row in series])
+        )
+        for name, make in quick_makers().items()
+    }
+
+
+def quiet_scores(watch: Watch, streams: int) -> Array:
+    """What detectors learn from before a change."""
+    return _scores(record(watch, streams, BEFORE, 2500).probes)
 
 
 def compare(streams: int) -> dict[str, dict[str, str]]:

@@ -121,11 +121,14 @@ def watch_streams(
     seed: int,
     reality: Callable[[int], Reality] | Reality | None = None,
     policies: Sequence[str] | None = None,
+    recordings: list[Recording] | None = None,
 ) -> Alarms:
-    """Independent streams of fresh probes, each alarmed as `Detector` would be."""
+    """Independent streams of fresh probes, each alarmed as `Detector` would be; `recordings` gets them."""
     parts = []
     for start in range(0, streams, CHUNK):
         recorded = record(watch, min(CHUNK, streams - start), probes, seed + start, reality, policies)
+        if recordings is not None:
+            recordings.append(recorded)
         parts.append(replay(watch.calibration, recorded, c))
     return joined_alarms(parts)
 

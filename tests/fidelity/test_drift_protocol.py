@@ -60,3 +60,14 @@ def test_detectors_are_compared_by_false_alarms_and_never_by_hits_alone(watch):
     assert drift_baselines._alarms(drift_baselines.Always(), quiet) == [*range(30)]
     assert "always alarms" in drift_baselines._makers()
     assert watch_streams(watch, streams=10, probes=30, c=1e6, seed=9).found() == 0.0
+
+
+def test_a_line_shows_other_detectors_beside_it_and_the_one_that_always_alarms(watch, monkeypatch):
+    monkeypatch.setattr(drift, "PLANTED", [planted for planted in drift.PLANTED if planted.name == "gravity 12"])
+    [line] = drift.delays(SIZE, watch)
+    assert line.beside["always"] == "100% @ 1"
+    assert line.row(["always"]).rstrip().endswith("100% @ 1")
+
+
+def test_scoring_a_transition_is_cheap(watch):
+    assert drift.scoring(watch).holds
