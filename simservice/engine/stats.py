@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass, field
 
-TICK_SECONDS: tuple[float, ...] = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+TICK_SECONDS: tuple[float, ...] = (0.001, 0.0025, 0.005, 0.01, 0.05, 0.25)
 TICK_LANES: tuple[int, ...] = (1, 4, 16, 64, 256, 1024)
 
 

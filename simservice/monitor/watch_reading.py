@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from simservice.monitor.evidence import Evidence
+from simservice.monitor.kept import Kept
 from simservice.monitor.pace import Pace
 from simservice.monitor.world_watch import WorldWatch
 from simservice.telemetry import FidelityReading, WatchReading
@@ -33,8 +35,7 @@ def watch_reading(watch: WorldWatch) -> WatchReading:
         "budget_left": watch.pace.left(watch.now()),
     }
     if evidence is None:
-        acknowledged = kept.reality is not None and '"state": "acknowledged"' in kept.reality
-        return WatchReading(state="acknowledged" if acknowledged else "calibrating", **counted)
+        return WatchReading(state=_state_kept(kept), **counted)
     shift, change = _detectable(evidence, watch.pace, steps)
     return WatchReading(
         state=evidence.state,
@@ -48,6 +49,13 @@ def watch_reading(watch: WorldWatch) -> WatchReading:
         corroborating_tenants=evidence.corroboration.agreeing if evidence.corroboration is not None else 0,
         **counted,
     )
+
+
+def _state_kept(kept: Kept) -> str:
+    """What was known when the watch last ended, until it has read all of it: an alarm does not go by a restart."""
+    if kept.reality is None:
+        return "calibrating"
+    return "drift" if kept.golden.get("alarmed") else str(json.loads(kept.reality)["state"])
 
 
 def fidelity_reading(watch: WorldWatch) -> tuple[FidelityReading, float] | None:

@@ -60,20 +60,22 @@ class ServingMetrics:
         self.world = world
         self.version = version
         self.registry = CollectorRegistry(auto_describe=False)
-        self._duration = _histogram(names.RPC_DURATION, self.registry)
+        self._duration = _histogram(names.RPC_DURATION, names.LATENCY_BUCKETS_S, self.registry)
         self._total = _counter(names.RPC_TOTAL, self.registry)
-        self._append = _histogram(names.JOURNAL_APPEND, self.registry).labels(world)
+        self._append = _histogram(names.JOURNAL_APPEND, names.WAITING_BUCKETS_S, self.registry).labels(world)
         # Children are looked up once: `labels` costs more than the observation itself.
-        timed = {call: self._duration.labels(world, call) for call in names.TIMED_CALLS}
-        self._durations = {call: timed.get(call, timed[names.OTHER_CALL]) for call in names.CALLS}
+        self._durations = {call: self._duration.labels(world, call) for call in names.TIMED_CALLS}
         self._totals: dict[tuple[str, str], Counter] = {}
         reported = _counter(names.REPORTED_EPISODES, self.registry)
         self._reported = {outcome: reported.labels(world, outcome) for outcome in names.REPORT_OUTCOMES}
 
     def observe_rpc(self, call: str, code: str, seconds: float) -> None:
-        """Counts one answered call; `call` is one of CALLS (anything else counts as "other"), `code` a gRPC status."""
-        call = call if call in self._durations else names.OTHER_CALL
-        self._durations[call].observe(seconds)
+        """Counts an answered call, one of CALLS (anything else is "other"), by gRPC status; times the frequent ones."""
+        timed = self._durations.get(call)
+        if timed is not None:
+            timed.observe(seconds)
+        elif call not in names.CALLS:
+            call = names.OTHER_CALL
         child = self._totals.get((call, code))
         if child is None:
             child = self._totals[call, code] = self._total.labels(self.world, call, code)
@@ -132,8 +134,8 @@ class _ReadingCollector:
                 yield distribution.family(name, labels)
 
 
-def _histogram(name: Name, registry: CollectorRegistry) -> Histogram:
-    return Histogram(name.name, name.help, name.labels, buckets=names.LATENCY_BUCKETS_S, registry=registry)
+def _histogram(name: Name, buckets: Sequence[float], registry: CollectorRegistry) -> Histogram:
+    return Histogram(name.name, name.help, name.labels, buckets=buckets, registry=registry)
 
 
 def _counter(name: Name, registry: CollectorRegistry) -> Counter:
