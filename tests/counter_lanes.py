@@ -45,6 +45,7 @@ class CounterLanes:
         self.refuse_at_once = False  # whether a refusal is known when step() returns, or only later
         self.steps_done = 0
         self.work = deque()
+        self.before = self.after = lambda: None
 
     @property
     def lanes_in_use(self):
@@ -68,15 +69,15 @@ class CounterLanes:
         else:
             self.free.extend(lanes.tolist())
 
-    def step(self, lanes, command: Step):
+    def step(self, lanes, command: Step, beside=None):
         if self.refuse_at_once and not self.work and (error := self._refusal(lanes)):
             future = asyncio.get_running_loop().create_future()
             future.set_exception(error)
             return future
-        return self._hand_in(lambda: self._step(lanes, command), lanes)
+        return self._hand_in(lambda: self._step(lanes, command), lanes, beside)
 
-    def reset(self, lanes, command: Reset):
-        return self._hand_in(lambda: self._reset(lanes, command), lanes)
+    def reset(self, lanes, command: Reset, beside=None):
+        return self._hand_in(lambda: self._reset(lanes, command), lanes, beside)
 
     def abandon(self, lanes):
         for place, (_, future, of) in enumerate(self.work):
@@ -100,6 +101,9 @@ class CounterLanes:
             lambda: {"observation": np.where(self.rows["ended"][lanes] == 2, 0, self.rows["value"][lanes])[:, None]}
         )
 
+    def accompany(self, before, after):
+        self.before, self.after = before, after
+
     def let_go(self):
         """Does all the work that was held."""
         self.held = False
@@ -107,14 +111,17 @@ class CounterLanes:
 
     # ---- inside ----
 
-    def _hand_in(self, job, lanes=None):
+    def _hand_in(self, job, lanes=None, beside=None):
         future = asyncio.get_running_loop().create_future()
         self.work.append((job, future, lanes))
+        if beside is not None:
+            beside()
         if not self.held:
             asyncio.get_running_loop().call_soon(self._do_all)
         return future
 
     def _do_all(self):
+        self.before()
         while self.work and not self.held:
             job, future, _ = self.work.popleft()
             try:
@@ -126,6 +133,7 @@ class CounterLanes:
             else:
                 if not future.done():
                     future.set_result(result)
+        self.after()
 
     @staticmethod
     def _too_late():

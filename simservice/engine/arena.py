@@ -90,7 +90,8 @@ class Arena:
         """Writes the first `count` of the given rows to as many lanes, each named once."""
         if self._views is not None:
             for name, view in self._views.items():
-                view[where] = rows[name].numpy()[:count]
+                array = rows[name].numpy()
+                view[where] = array if len(array) == count else array[:count]
             return
         index = self._index(where)
         for name, row in self.rows.items():

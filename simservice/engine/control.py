@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from simservice.engine.batching import Span
+from simservice.engine.batching import Span, all_true, any_true
 from simservice.engine.trust import Trust
 from simservice.types import Array
 
@@ -44,7 +44,7 @@ class Control:
 
     def steppable(self, where: Span) -> bool:
         """Whether all lanes are in the middle of an episode: the usual case, told with the least work."""
-        return bool(self.ready[where].all()) and not self.ended[where].any()
+        return all_true(self.ready[where]) and not any_true(self.ended[where])
 
     def blocked(self, where: Span) -> Array:
         """Positions of lanes that may not be stepped: never reset, or ended under DISABLED."""

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -80,6 +80,8 @@ class Engine:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ticker: Ticker
         self._here: list[Request] = []  # for the planned tick on the loop; when not empty, the thread has nothing
+        self._before_tick: Callable[[], None] = _nothing
+        self._after_tick: Callable[[], None] = _nothing
         self._away = 0  # requests with the thread; when not 0, the loop plans no tick
         self._here_below_s = HERE_BELOW_S if here_below_s is None else here_below_s
         if self._arena.device.type != "cpu":
@@ -151,8 +153,8 @@ class Engine:
             self._arena.check()
             self._submit("clear", lanes, None, awaited=False)
 
-    def step(self, lanes: Array, command: Step) -> asyncio.Future[StepResult]:
-        """One step of all the lanes."""
+    def step(self, lanes: Array, command: Step, beside: Callable[[], None] | None = None) -> asyncio.Future[StepResult]:
+        """One step of all the lanes: at once where no lane is in use that could still join its tick."""
         problem: SimserviceError | None = _misshapen(command.action, self._action_leaves, (len(lanes),))
         if problem is not None:
             return self._failed(problem)
@@ -161,12 +163,16 @@ class Engine:
             allowed = self._control.steppable(where)
             if not allowed and len(blocked := self._control.blocked(where)):
                 return self._failed(NeedsReset(blocked.tolist()))
-        return self._submit("step", lanes, command, allowed=allowed)
+            if not self._unanswered and len(lanes) == self._arena.in_use and self._quick:
+                return self._step_now(Request("step", lanes, where, command, None, allowed), beside)
+        return self._submit("step", lanes, command, beside, allowed=allowed)
 
-    def reset(self, lanes: Array, command: Reset) -> asyncio.Future[ResetResult]:
+    def reset(
+        self, lanes: Array, command: Reset, beside: Callable[[], None] | None = None
+    ) -> asyncio.Future[ResetResult]:
         """Starts episodes in the lanes of the command's mask."""
         problem = self._reset_problem(lanes, command)
-        return self._failed(problem) if problem else self._submit("reset", lanes, command)
+        return self._failed(problem) if problem else self._submit("reset", lanes, command, beside)
 
     def abandon(self, lanes: Array) -> None:
         """Drops a step or reset that no tick has taken yet."""
@@ -195,8 +201,36 @@ class Engine:
         """What the lanes show now."""
         return self._submit("look", lanes, None)
 
+    def accompany(self, before: Callable[[], None], after: Callable[[], None]) -> None:
+        """Has these called around every tick on the event loop."""
+        self._before_tick, self._after_tick = before, after
+
+    @property
+    def _quick(self) -> bool:
+        """Whether a tick may run on the event loop."""
+        return self._running and self._ticker.work_s < self._here_below_s
+
+    def _step_now(self, request: Request, beside: Callable[[], None] | None) -> asyncio.Future[StepResult]:
+        """A tick of its own; the future is done when it is returned."""
+        future: asyncio.Future[StepResult] = asyncio.get_running_loop().create_future()
+        if beside is not None:
+            beside()
+        self._tick([request])
+        if request.error is not None:
+            future.set_exception(request.error)
+        else:
+            future.set_result(request.result)
+        return future
+
     def _submit(
-        self, kind: Kind, lanes: Array, command: object, *, awaited: bool = True, allowed: bool = False
+        self,
+        kind: Kind,
+        lanes: Array,
+        command: object,
+        beside: Callable[[], None] | None = None,
+        *,
+        awaited: bool = True,
+        allowed: bool = False,
     ) -> asyncio.Future[Any]:
         loop = self._loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
@@ -211,12 +245,14 @@ class Engine:
         request = Request(kind, lanes, where, command, future if awaited else None, allowed)
         if self._here:
             self._here.append(request)
-        elif not self._away and kind in QUICK and self._ticker.work_s < self._here_below_s:
+        elif not self._away and kind in QUICK and self._quick:
             self._here.append(request)
             loop.call_soon(self._tick_here)
         else:
             self._away += 1
             self._queue.put(request)
+        if beside is not None:
+            beside()
         return future
 
     def _failed(self, error: SimserviceError) -> asyncio.Future[Any]:
@@ -277,14 +313,20 @@ class Engine:
     def _tick_here(self) -> None:
         """A tick on the event loop: all that has arrived since it was planned."""
         chosen, self._here = choose(self._here, self.capacity)
+        self._tick(chosen)
+        self._deliver(chosen)
+        if self._here:
+            asyncio.get_running_loop().call_soon(self._tick_here)
+
+    def _tick(self, chosen: Sequence[Request]) -> None:
+        """A tick on the event loop, and what goes beside it."""
+        self._before_tick()
         if not self._pinned:
             torch.set_num_threads(1)  # torch counts them by thread, and this is another than the engine's own
             self._pinned = True
         with torch.inference_mode():
             self._ticker.do(chosen)
-        self._deliver(chosen)
-        if self._here:
-            asyncio.get_running_loop().call_soon(self._tick_here)
+        self._after_tick()
 
     def _run(self, ready: queue.SimpleQueue[BaseException | None]) -> None:
         """The thread."""
@@ -331,6 +373,10 @@ class Engine:
                 return True
             waiting.append(request)
         return True
+
+
+def _nothing() -> None:
+    """Nobody accompanies the ticks."""
 
 
 def _misshapen(leaves: Leaves, wanted: Sequence[Leaf], lead: tuple[int, ...]) -> InvalidInput | None:

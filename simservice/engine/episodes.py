@@ -11,10 +11,11 @@ with the info "world_error". Knows no threads and no queues.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
-from simservice.engine.batching import Span
+from simservice.engine.batching import Span, any_true
 from simservice.engine.control import SAME_STEP, Control
 from simservice.engine.requests import Request
 from simservice.engine.runner import Runner, Stepped, unusable
@@ -50,7 +51,7 @@ class Episodes:
         where = requests[0].where if len(requests) == 1 else lanes
         action = _joined_leaves([request.step.action for request in requests])
         resting = None  # or a mask: lanes that ended, under NEXT_STEP; no other mode steps an ended lane
-        if not all(request.allowed for request in requests) and (ended := self.control.ended[where]).any():
+        if not all([request.allowed for request in requests]) and any_true(ended := self.control.ended[where]):
             resting = ended.copy()  # a slice is a view, and the column is written below
         done = self.runner.step(lanes, where, action) if resting is None else self._step_some(lanes, action, ~resting)
         self.stats.tick_lanes.add(len(lanes))
@@ -59,7 +60,7 @@ class Episodes:
             truncated |= self.control.trust.judge(where, done, self.control.elapsed[where], resting)
         over = done.terminated | truncated
         fresh, again, final, unborn = resting, None, None, None
-        if over.any():
+        if any_true(over):
             self._count_ends(done.terminated, truncated)
             again = over & (self.control.mode[where] == SAME_STEP)
             self.control.ended[where] = over & ~again
@@ -92,7 +93,7 @@ class Episodes:
 
     def _end(self, where: Span, done: Stepped, resting: Array | None) -> Array:
         """Counts the step and says which lanes were truncated."""
-        elapsed = self.control.elapsed[where] + (1 if resting is None else ~resting)
+        elapsed: Array = self.control.elapsed[where] + (1 if resting is None else ~resting)
         self.control.elapsed[where] = elapsed
         self.stats.lane_steps += len(elapsed) - (0 if resting is None else int(resting.sum()))
         limit = self.spec.max_episode_steps
@@ -131,6 +132,10 @@ class Episodes:
         final: Leaves | None,
         unborn: Array | None,
     ) -> None:
+        if len(requests) == 1 and fresh is None:  # the usual case; its arrays are nobody else's
+            infos = self._infos(None, done.uncertainty, done.broken, done.distrusted)
+            requests[0].result = StepResult(done.observation, done.reward, done.terminated, truncated, infos)
+            return
         begin = 0
         for request in requests:
             part = slice(begin, begin + len(request.lanes))
@@ -210,8 +215,9 @@ class Episodes:
         """`trust_horizon` where an episode began; `uncertainty`, `world_error` and `distrusted` of a step."""
         infos: Infos = {}
         if uncertainty is not None:
-            present = ~np.isnan(uncertainty)
-            if present.any():
+            if not np.isnan(np.add.reduce(uncertainty)):
+                infos["uncertainty"] = Info(uncertainty, _everywhere(len(uncertainty)))
+            elif (present := ~np.isnan(uncertainty)).any():
                 infos["uncertainty"] = Info(uncertainty, present)
         if self.spec.trust_horizon_steps is not None and fresh is not None and fresh.any():
             horizon = np.full(len(fresh), self.spec.trust_horizon_steps, dtype=np.int64)
@@ -224,6 +230,13 @@ class Episodes:
 
     def _no_start(self) -> InternalError:
         return InternalError(f"world {self.spec.full_name} gave a first observation that is not finite")
+
+
+@lru_cache(maxsize=256)
+def _everywhere(count: int) -> Array:
+    mask = np.ones(count, dtype=np.bool_)
+    mask.flags.writeable = False
+    return mask
 
 
 def _joined(arrays: Sequence[Array]) -> Array:

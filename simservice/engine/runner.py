@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from simservice.engine.arena import Arena
-from simservice.engine.batching import Span, cut, pad, piece
+from simservice.engine.batching import Span, any_true, cut, pad, piece
 from simservice.engine.control import Control
 from simservice.engine.stats import EngineStats
 from simservice.types import Array, Leaves, leaves_of
@@ -53,11 +54,12 @@ class Runner:
 
     def step(self, lanes: Array, where: Span, action: Leaves) -> Stepped:
         """One step of every lane. Where the world's answer is not finite the lane stays in its state."""
-        parts = [
-            self._step(lanes[a:b], piece(where, a, b), _rows(action, a, b), size)
-            for a, b, size in self._cut(len(lanes))
-        ]
-        return _join_steps(parts)
+        pieces = self._cut(len(lanes))
+        if len(pieces) == 1:
+            return self._step(lanes, where, action, pieces[0][2])
+        return _join_steps(
+            [self._step(lanes[a:b], piece(where, a, b), _rows(action, a, b), size) for a, b, size in pieces]
+        )
 
     def start(self, lanes: Array) -> Started:
         """First states from the world's own starts."""
@@ -155,6 +157,8 @@ class Runner:
 
 
 def _fill(array: Array, size: int) -> Array:
+    if len(array) == size:
+        return array
     filled = np.empty((size, *array.shape[1:]), dtype=array.dtype)
     filled[: len(array)] = array
     filled[len(array) :] = array[0]
@@ -178,8 +182,13 @@ def unusable(observation: Leaves, reward: Array | None = None) -> Array | None:
     arrays = [array for array in observation.values() if array.dtype.kind == "f"]
     if reward is not None:
         arrays.append(reward)
-    bad = [~np.isfinite(a).reshape(len(a), -1).all(axis=1) for a in arrays if not np.isfinite(a).all()]
-    return np.logical_or.reduce(bad) if bad else None
+    # A sum of squares is finite only if all are: one cheap call tells the usual case. Huge numbers are looked into.
+    doubtful = [array for array in arrays if not math.isfinite(np.vdot(array, array))]
+    if not doubtful:
+        return None
+    good = [np.isfinite(array).reshape(len(array), -1) for array in doubtful]
+    broken = ~np.asarray(np.concatenate(good, axis=1).all(axis=1))
+    return broken if any_true(broken) else None
 
 
 def _rows(leaves: Leaves, begin: int, end: int) -> Leaves:
@@ -201,8 +210,6 @@ def _join_broken(masks: Sequence[Array | None], counts: Sequence[int]) -> Array 
 
 
 def _join_steps(parts: Sequence[Stepped]) -> Stepped:
-    if len(parts) == 1:
-        return parts[0]
     uncertain = [part.uncertainty for part in parts if part.uncertainty is not None]
     return Stepped(
         _join([part.observation for part in parts]),

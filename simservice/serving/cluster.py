@@ -78,6 +78,8 @@ def serve_settings() -> dict[str, str]:
         "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
         # Three misses in a row and HAProxy is started again: after a crash 28 s by Serve's default of 10.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+        # gRPC's older way to listen wakes one thread less for each message that arrives.
+        "GRPC_EXPERIMENTS": "-event_engine_listener",
         "RAY_SERVE_LOG_TO_STDERR": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         # Ray's workers yield to everything else by default (nice 15): a step would wait for any busy neighbour.

@@ -7,12 +7,12 @@ from simservice.protocol.branches import decode_fork
 from simservice.protocol.messages import (
     decode_reset,
     decode_reset_result,
-    decode_step,
     decode_step_result,
     encode_reset_result,
-    encode_step_result,
     parse_request,
 )
+from simservice.protocol.step_actions import StepActions
+from simservice.protocol.step_replies import StepReplies
 from simservice.protocol.tensors import decode_leaves, encode_leaves
 from simservice.protocol.v1 import service_pb2 as pb
 from simservice.sessions.lanes import (
@@ -43,11 +43,13 @@ class CommandCodec:
         self.max_context_frames = max_context_frames
         self._observation = leaves_of(spec.observation_space, "observation")
         self._action = leaves_of(spec.action_space, "action")
+        self._actions = StepActions(self._action)
+        self._replies = StepReplies(self._observation)
 
     def command(self, request: pb.PlayRequest, lanes: int) -> Command:
         """The command of a reset or step for so many lanes, everything in it checked; InvalidInput names the field."""
         if request.HasField("step"):
-            return Step(decode_step(self._action, request.step, lanes))
+            return Step(self._actions.decode(request.step, lanes))
         mask, seeds, options, context = decode_reset(
             request.reset,
             lanes,
@@ -85,10 +87,13 @@ class CommandCodec:
             lanes = len(reset.mask) or len(reset.seeds) // 8
         return self.command(request, lanes)
 
-    def reply(self, sequence: int, result: Result, lanes: int) -> pb.PlayReply:
-        """The reply that carries a result."""
+    def reply(self, sequence: int, result: Result, lanes: int) -> bytes:
+        """The reply that carries a result, a PlayReply."""
         if isinstance(result, StepResult):
-            return pb.PlayReply(sequence=sequence, stepped=encode_step_result(self._observation, result))
+            return self._replies.encode(sequence, result)
+        return self._rarer_reply(sequence, result, lanes).SerializeToString()
+
+    def _rarer_reply(self, sequence: int, result: Result, lanes: int) -> pb.PlayReply:
         if isinstance(result, ResetResult):
             return pb.PlayReply(sequence=sequence, reset=encode_reset_result(self._observation, result, lanes))
         if isinstance(result, Forked):
@@ -99,10 +104,6 @@ class CommandCodec:
             observation = encode_leaves(self._observation, result.observation, (lanes,))
             return pb.PlayReply(sequence=sequence, restored=pb.Restored(observation=observation))
         return pb.PlayReply(sequence=sequence, forgotten=pb.Forgotten())
-
-    def stored_reply(self, sequence: int, result: Result, lanes: int) -> bytes:
-        """A reply as bytes, for the store."""
-        return self.reply(sequence, result, lanes).SerializeToString()
 
     def kept_reply(self, raw: bytes) -> Result:
         """The result in the bytes of a reply."""

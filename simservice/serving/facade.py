@@ -27,6 +27,7 @@ from simservice.errors import (
 from simservice.protocol.messages import WorldContract, decode_mode, encode_frames, encode_mode, encode_world
 from simservice.protocol.opening import decode_caution
 from simservice.protocol.status import error_metadata, error_to_message, grpc_code, wire_text
+from simservice.protocol.step_replies import timed
 from simservice.protocol.strict import refuse_unknown
 from simservice.protocol.v1 import service_pb2 as pb
 from simservice.protocol.v1 import world_pb2 as world_pb
@@ -153,10 +154,8 @@ class WorldService(WorldServiceServicer):
 
         return await self._unary("ReadReports", request, context, answer, pb.ReadReportsReply)
 
-    async def Play(
-        self, request_iterator: AsyncIterator[pb.PlayRequest], context: CallContext
-    ) -> AsyncIterator[pb.PlayReply]:
-        """The stream that is a session."""
+    async def Play(self, request_iterator: AsyncIterator[pb.PlayRequest], context: CallContext) -> AsyncIterator[bytes]:
+        """The stream that is a session; its replies are serialised."""
         try:
             tenant = self.tenants.of(context.invocation_metadata())
         except SimserviceError as error:
@@ -250,8 +249,8 @@ class Stream:
         self._host: Hosted | None = None
         self._session: Session | None = None
 
-    async def answer(self, request: pb.PlayRequest) -> pb.PlayReply:
-        """The reply to one request; raises, as one of our errors, what ends the stream."""
+    async def answer(self, request: pb.PlayRequest) -> bytes:
+        """The reply to one request, serialised; raises, as one of our errors, what ends the stream."""
         began = perf_counter_ns()
         call = request.WhichOneof("call") or ""
         code = "OK"
@@ -262,31 +261,30 @@ class Stream:
             code = error.code
             if not error.recoverable:
                 raise error from found
-            reply = pb.PlayReply(sequence=request.sequence, error=error_to_message(error))
+            reply = pb.PlayReply(sequence=request.sequence, error=error_to_message(error)).SerializeToString()
         finally:
             spent = perf_counter_ns() - began
             (self._host or self._service.hosted[0]).metrics.observe_rpc(call, code, spent * 1e-9)
-        reply.server_ns = spent
-        return reply
+        return timed(reply, spent)
 
-    async def migrate(self) -> pb.PlayReply:
+    async def migrate(self) -> bytes:
         """The last reply of a stream that is to go on elsewhere; its session is put down."""
         if self._session is None or self._host is None:
             raise ReplicaDraining()
         await self._host.service.put_down(self._session)
-        return pb.PlayReply(sequence=self._session.last_sequence, migrate=pb.Migrate())
+        return pb.PlayReply(sequence=self._session.last_sequence, migrate=pb.Migrate()).SerializeToString()
 
     def leave(self) -> None:
         """The stream has ended; a session that was not closed stays for whoever resumes it."""
         if self._session is not None and self._host is not None and not self.closed:
             self._host.service.detach(self._session)
 
-    async def _call(self, call: str, request: pb.PlayRequest) -> pb.PlayReply:
+    async def _call(self, call: str, request: pb.PlayRequest) -> bytes:
         host, session = self._host, self._session
         if call not in ("step", "reset"):
             refuse_unknown(request)
         if host is None or session is None:
-            return await self._begin(call, request)
+            return (await self._begin(call, request)).SerializeToString()
         if call in ("step", "reset"):
             if self._budget is not None and call == "step":
                 self._budget.spend(session.num_envs)
@@ -305,11 +303,12 @@ class Stream:
             result = await host.service.branch(session, request.sequence, branch, payload, self._tenant)
             return host.codec.reply(request.sequence, result, session.num_envs)
         if call == "render":
-            return pb.PlayReply(sequence=request.sequence, rendered=encode_frames(await host.service.render(session)))
+            frames = encode_frames(await host.service.render(session))
+            return pb.PlayReply(sequence=request.sequence, rendered=frames).SerializeToString()
         if call == "close":
             await host.service.close(session)
             self.closed = True
-            return pb.PlayReply(sequence=request.sequence, closed=pb.Closed())
+            return pb.PlayReply(sequence=request.sequence, closed=pb.Closed()).SerializeToString()
         raise InvalidInput("call", f"{call or 'nothing'} was sent on a stream that has its session already")
 
     async def _begin(self, call: str, request: pb.PlayRequest) -> pb.PlayReply:

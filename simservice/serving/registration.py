@@ -5,11 +5,13 @@ Generated code lets gRPC answer those with UNKNOWN and a Python exception's text
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Protocol
 
 import grpc
+import grpc.aio
 from google.protobuf.message import DecodeError, Message
+from grpc._utilities import RpcMethodHandler
 
 from simservice.errors import InvalidInput
 from simservice.protocol.v1 import service_pb2 as pb
@@ -36,12 +38,50 @@ def add_world_service(servicer: Any, server: Any) -> None:
             servicer.ReadReports, _readable(pb.ReadReportsRequest), pb.ReadReportsReply.SerializeToString
         ),
         # A stream's iterator raises DecodeError where the facade can answer it.
-        "Play": grpc.stream_stream_rpc_method_handler(
-            servicer.Play, pb.PlayRequest.FromString, pb.PlayReply.SerializeToString
-        ),
+        "Play": _Replaced(grpc.stream_stream_rpc_method_handler(servicer.Play, pb.PlayRequest.FromString)),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(NAME, handlers),))
     server.add_registered_method_handlers(NAME, handlers)
+
+
+class DirectCall:
+    """A stream as gRPC has it, below what Ray Serve wraps around it: eight generators a message, 40 µs of a step."""
+
+    def __init__(self, context: _StreamContext) -> None:
+        self._read = context.read
+        self.write = context.write  # sends one serialised reply
+
+    def __aiter__(self) -> AsyncIterator[pb.PlayRequest]:
+        return self
+
+    async def __anext__(self) -> pb.PlayRequest:
+        request = await self._read()
+        if request is grpc.aio.EOF:
+            raise StopAsyncIteration
+        return request  # type: ignore[no-any-return]
+
+
+class _StreamContext(Protocol):
+    read: Callable[[], Awaitable[Any]]
+    write: Callable[[bytes], Awaitable[None]]
+
+
+class _Replaced(RpcMethodHandler):  # type: ignore[misc]
+    """A handler of streams: what Ray Serve puts in the place of its behaviour gets a DirectCall for the requests."""
+
+    __slots__ = ()
+
+    def __new__(cls, handler: RpcMethodHandler) -> _Replaced:
+        return super().__new__(cls, *handler)  # type: ignore[no-any-return]
+
+    def _replace(self, **changes: Any) -> RpcMethodHandler:
+        behaviour = changes["stream_stream"]
+
+        async def play(requests: AsyncIterator[pb.PlayRequest], context: _StreamContext) -> AsyncIterator[bytes]:
+            async for reply in behaviour(DirectCall(context), context):
+                yield reply
+
+        return RpcMethodHandler(*self)._replace(**{**changes, "stream_stream": play})
 
 
 def refuse_unreadable(request: Message) -> None:

@@ -21,6 +21,7 @@ from simservice.protocol.v1 import service_pb2 as pb
 from simservice.serving.announcement import Announcement
 from simservice.serving.facade import CallContext, WorldService
 from simservice.serving.formers import Formers
+from simservice.serving.registration import DirectCall
 from simservice.serving.tenants import Tenants
 from simservice.serving.wiring import Replica, ReplicaConfig, build_replica, open_store
 from simservice.sessions.quotas import QuotaKeeper
@@ -116,19 +117,21 @@ class WorldReplica:
 
     async def Play(
         self, request_stream: AsyncIterator[pb.PlayRequest], grpc_context: CallContext
-    ) -> AsyncIterator[pb.PlayReply]:
+    ) -> AsyncIterator[bytes]:
         """The stream that is a session."""
         requests = getattr(request_stream, "_request_iterator", None)
         if not isinstance(requests, gRPCDIReceiveStream):
             grpc_context.set_code(grpc.StatusCode.UNAVAILABLE)
             grpc_context.set_details("the world's replicas are being replaced; connect again")
             return
-        # Serve's wrappers around the stream cost an event lookup and two calls a message, and turn a client that
-        # vanished into a clean end; both say the same to the facade.
-        stream = cast(AsyncGenerator[pb.PlayReply, None], self._facade.Play(requests, grpc_context))
-        async with aclosing(stream) as replies:
+        # Read and written below Serve's wrappers, which would also turn a client that vanished into a clean end.
+        call = requests._request_iterator
+        assert isinstance(call, DirectCall), "the service was not registered by add_world_service"
+        async with aclosing(cast(AsyncGenerator[bytes, None], self._facade.Play(call, grpc_context))) as replies:
             async for reply in replies:
-                yield reply
+                await call.write(reply)
+        return
+        yield  # so that this is a generator, as Serve wants it
 
     async def check_health(self) -> None:
         """Called by Serve every few seconds; a replica that raises is replaced."""

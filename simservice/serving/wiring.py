@@ -17,7 +17,6 @@ from simservice.serving.commands import CommandCodec
 from simservice.serving.facade import Hosted
 from simservice.serving.renderers import with_pictures
 from simservice.serving.rooms import told
-from simservice.serving.timed_store import TimedStore
 from simservice.sessions.memory_store import MemoryStore
 from simservice.sessions.quotas import QuotaKeeper
 from simservice.sessions.redis_store import RedisStore
@@ -91,9 +90,14 @@ class Replica:
         context_frames = config.max_context_frames if "context" in world.spec.capabilities else 0
         codec = CommandCodec(world.spec, context_frames)
         self.metrics = ServingMetrics(world.spec.name, world.spec.version)
-        timed = TimedStore(store, self.metrics.observe_journal_append)
         self.service = SessionService(
-            self.engine, timed, decode=codec.stored_command, replies=codec, config=config.sessions, quotas=quotas
+            self.engine,
+            store,
+            decode=codec.stored_command,
+            replies=codec,
+            config=config.sessions,
+            quotas=quotas,
+            observe_append=self.metrics.observe_journal_append,
         )
         self.metrics.watch(self.reading)
         limits = Limits(

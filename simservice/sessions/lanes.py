@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -99,8 +100,10 @@ class LaneEngine(Protocol):
 
     Called from one event loop. Methods that return a future have handed the work in when they return, keep the order
     in which they were called for the same lanes, and either do all of the work or none of it: a future that fails
-    with a recoverable error has changed no lane. A refusal that is known at once is a future that has failed when it is
-    returned: such a request is never journaled. `lanes` are the integers that allocate gave, in the session's order.
+    with a recoverable error has changed no lane. `lanes` are the integers that allocate gave, in the session's order.
+
+    `beside` is called once a request is taken and before it is done: what it sends is under way meanwhile. A refusal
+    that is known at once is a future that has failed when it is returned, and `beside` is not called.
     """
 
     spec: WorldSpec
@@ -124,10 +127,12 @@ class LaneEngine(Protocol):
         Lanes without such work can be allocated again as soon as this returns.
         """
 
-    def step(self, lanes: Array, command: Step) -> asyncio.Future[StepResult]:
+    def step(self, lanes: Array, command: Step, beside: Callable[[], None] | None = None) -> asyncio.Future[StepResult]:
         """Fails with NeedsReset when a lane was never reset or (mode DISABLED) has ended."""
 
-    def reset(self, lanes: Array, command: Reset) -> asyncio.Future[ResetResult]: ...
+    def reset(
+        self, lanes: Array, command: Reset, beside: Callable[[], None] | None = None
+    ) -> asyncio.Future[ResetResult]: ...
 
     def abandon(self, lanes: Array) -> None:
         """Nobody waits for the step or reset that was handed in for these lanes: if it has not begun, it is not done.
@@ -153,3 +158,9 @@ class LaneEngine(Protocol):
 
     def look(self, lanes: Array) -> asyncio.Future[Leaves]:
         """The present observation, (lanes, ...); zeros for lanes that were never reset."""
+
+    def accompany(self, before: Callable[[], None], after: Callable[[], None]) -> None:
+        """Has `before` called when a tick on the event loop begins, `after` when its work is done.
+
+        What travels beside the tick leaves with the one and is taken in with the other.
+        """

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from simservice.errors import SequenceGap, SessionFenced, SimserviceError, UnknownPoint, UnknownSession
 from simservice.sessions.settings import PointLimits
-from simservice.sessions.store import Recovery, SessionRecord
+from simservice.sessions.store import Observer, Recovery, SessionRecord
 
 
 @dataclass
@@ -86,7 +86,9 @@ class MemoryStore:
             all_of_them = brought_back and stored.record.epoch == epoch
             stored.claims = 0 if all_of_them else max(0, stored.claims - 1)
 
-    def append(self, token: str, epoch: int, sequence: int, payload: bytes) -> asyncio.Future[None]:
+    def append(
+        self, token: str, epoch: int, sequence: int, payload: bytes, observe: Observer | None = None
+    ) -> asyncio.Future[None]:
         """Done, or failed, when it returns."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
@@ -94,11 +96,19 @@ class MemoryStore:
             if self._next(stored, sequence):
                 self._journal(stored, payload)
             stored.deadline = self._deadline()
+            if observe is not None:
+                observe(0.0)
         except SimserviceError as error:
             future.set_exception(error)
         else:
             future.set_result(None)
         return future
+
+    def flush(self) -> None:
+        """Nothing is under way."""
+
+    def receive(self) -> None:
+        """Nothing is under way."""
 
     async def retract(self, token: str, epoch: int, sequence: int) -> int:
         """Takes the last request back and raises the epoch."""

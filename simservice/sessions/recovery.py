@@ -32,11 +32,13 @@ class Revived:
     refused: bool  # the journal ended with a request that the engine refuses: it was never answered and does not count
 
 
-def submit(engine: LaneEngine, lanes: Array, command: Command) -> asyncio.Future[Result]:
+def submit(
+    engine: LaneEngine, lanes: Array, command: Command, beside: Callable[[], None] | None = None
+) -> asyncio.Future[Result]:
     """Hands a command to the engine."""
     if isinstance(command, Step):
-        return cast(asyncio.Future[Result], engine.step(lanes, command))
-    return cast(asyncio.Future[Result], engine.reset(lanes, command))
+        return cast(asyncio.Future[Result], engine.step(lanes, command, beside))
+    return cast(asyncio.Future[Result], engine.reset(lanes, command, beside))
 
 
 async def revive(

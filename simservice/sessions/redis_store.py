@@ -1,4 +1,4 @@
-"""The session store in Redis or Valkey: every call is one Lua script. The only file that knows redis.
+"""The session store in Redis or Valkey: every call is one Lua script.
 
 redis_layout.py has the keys.
 """
@@ -6,28 +6,19 @@ redis_layout.py has the keys.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import ssl
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
-import hiredis
 import redis.asyncio
-import redis.exceptions
 from redis.asyncio.connection import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from simservice.errors import (
-    ConfigError,
-    SimserviceError,
-    StoreUnavailable,
-    UnknownPoint,
-    UnknownSession,
-)
+from simservice.errors import ConfigError, StoreUnavailable, UnknownPoint, UnknownSession
+from simservice.sessions.redis_failures import FIRST_PAUSE_S, LONGEST_PAUSE_S, UNREACHED, is_refusal
+from simservice.sessions.redis_journal import Journal
 from simservice.sessions.redis_layout import (
     CONTRACTS,
     DEADLINES,
@@ -41,20 +32,13 @@ from simservice.sessions.redis_layout import (
     to_fields,
 )
 from simservice.sessions.settings import PointLimits
-from simservice.sessions.store import Recovery, SessionRecord
+from simservice.sessions.store import Observer, Recovery, SessionRecord
 
 SCRIPTS = (
     *("open", "create", "claim", "settle", "retract", "snapshot", "touch", "delete", "announce", "worlds"),
     *("save", "restore", "forget"),
     *("lease", "lease_renew", "lease_release", "lease_used", "report", "reports"),
 )
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.01, 0.2  # between attempts to connect
-REFUSED = (  # what no patience heals
-    redis.exceptions.AuthenticationError,
-    redis.exceptions.AuthorizationError,
-    ssl.SSLCertVerificationError,
-)
-UNREACHED = (redis.ConnectionError, redis.TimeoutError, OSError)
 
 
 class RedisStore:
@@ -83,7 +67,7 @@ class RedisStore:
         self._ttl_ms = int(idle_ttl_s * 1000)
         self._patience_s = patience_s
         self._scripts = {name: self._client.register_script(lua(name)) for name in SCRIPTS}
-        self._journal = _Journal(pool, self.address, patience_s)
+        self._journal = Journal(pool, self.address, patience_s)
 
     async def create(self, record: SessionRecord, snapshot: bytes | None = None) -> SessionRecord:
         """Reserves the open key, then stores the record under the token that holds it; both steps can be repeated."""
@@ -121,9 +105,19 @@ class RedisStore:
         """Takes the claim out of the count."""
         await self._call("settle", keys_of(token)[:1], [epoch, int(brought_back)])
 
-    def append(self, token: str, epoch: int, sequence: int, payload: bytes) -> asyncio.Future[None]:
-        """Sends at once, on a connection of its own, without waiting for appends under way."""
-        return self._journal.send(token, sequence, (*keys_of(token), epoch, sequence, payload, self._ttl_ms))
+    def append(
+        self, token: str, epoch: int, sequence: int, payload: bytes, observe: Observer | None = None
+    ) -> asyncio.Future[None]:
+        """Sends on a connection of its own, without waiting for appends under way."""
+        return self._journal.send(token, sequence, (*keys_of(token), epoch, sequence, payload, self._ttl_ms), observe)
+
+    def flush(self) -> None:
+        """Sends the appends handed in so far, in one write."""
+        self._journal.flush()
+
+    def receive(self) -> None:
+        """Answers the appends that have been acknowledged."""
+        self._journal.receive()
 
     async def retract(self, token: str, epoch: int, sequence: int) -> int:
         """Takes the last request back and raises the epoch."""
@@ -211,170 +205,12 @@ class RedisStore:
             try:
                 return await command()
             except UNREACHED as error:
-                if _is_refusal(error) or loop.time() + pause >= deadline:
+                if is_refusal(error) or loop.time() + pause >= deadline:
                     raise StoreUnavailable(self.address, str(error) or "no answer") from error
             except redis.RedisError as error:
                 raise StoreUnavailable(self.address, str(error)) from error
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_S)
-
-
-class _Append(NamedTuple):
-    token: str
-    sequence: int
-    arguments: tuple[str | int | bytes, ...]
-    done: asyncio.Future[None]
-    deadline: float  # of the event loop's clock
-
-
-class _Journal(asyncio.Protocol):
-    """The connection that carries nothing but appends.
-
-    A step waits for its append, so an append may cost no more than one write and one read: redis-py makes the
-    connection (it knows every kind of URL), then this protocol takes its transport over, and answers come in the order
-    of the requests. Measured in docs/decisions.md: a third of the CPU of redis.asyncio's own way.
-    """
-
-    def __init__(self, pool: ConnectionPool, address: str, patience_s: float) -> None:
-        self._pool = pool
-        self._address = address
-        self._patience_s = patience_s
-        self._text = lua("append")
-        self._sha = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
-        self._pending: deque[_Append] = deque()  # sent or to be sent, unanswered, in order
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._transport: asyncio.Transport | None = None
-        self._former: asyncio.BaseProtocol | None = None  # redis-py's, which must hear of the end
-        self._connection: Any = None
-        self._connecting: asyncio.Task[None] | None = None
-        self._watch: asyncio.TimerHandle | None = None
-        self._problem = "no answer"
-        self._reader = hiredis.Reader()
-
-    def send(self, token: str, sequence: int, arguments: tuple[str | int | bytes, ...]) -> asyncio.Future[None]:
-        """Hands one append in; its future fails with what the script or the network said."""
-        loop = self._loop = self._loop or asyncio.get_running_loop()
-        deadline = loop.time() + self._patience_s
-        append = _Append(token, sequence, arguments, loop.create_future(), deadline)
-        self._pending.append(append)
-        if self._transport is not None:
-            self._transport.write(self._packed(append))
-        elif self._connecting is None:
-            self._connecting = loop.create_task(self._connect())
-        if self._watch is None:
-            self._watch = loop.call_at(deadline, self._check_patience)
-        return append.done
-
-    def data_received(self, data: bytes) -> None:
-        """Gives answers to those who wait, oldest first."""
-        self._reader.feed(data)
-        while self._pending and (answer := self._reader.gets()) is not False:
-            append = self._pending.popleft()
-            if isinstance(answer, hiredis.ReplyError) and str(answer).startswith("NOSCRIPT") and self._transport:
-                self._pending.append(append)  # somebody flushed the scripts: send the text once
-                self._transport.write(_pack("EVAL", self._text, append.arguments))
-            elif isinstance(answer, Exception):
-                self._fail(append, StoreUnavailable(self._address, str(answer)))
-            elif not append.done.done():
-                try:
-                    checked(answer, append.token, append.sequence)
-                except SimserviceError as error:
-                    append.done.set_exception(error)
-                else:
-                    append.done.set_result(None)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        """Connects again when somebody waits; the others find out when they next append."""
-        if isinstance(self._former, asyncio.Protocol):
-            self._former.connection_lost(error)
-        self._transport = self._former = None
-        self._problem = str(error) if error else "the connection was closed"
-        if self._pending and self._connecting is None and self._loop is not None:
-            self._connecting = self._loop.create_task(self._connect())
-
-    async def close(self) -> None:
-        """Fails what is unanswered and ends the connection."""
-        self._fail_all(lambda append: True)
-        if self._watch is not None:
-            self._watch.cancel()
-        if self._connecting is not None:
-            self._connecting.cancel()
-            await asyncio.wait([self._connecting])
-        await self._disconnect()
-
-    async def _connect(self) -> None:
-        """Tries until connected, or until nobody waits any more."""
-        pause = FIRST_PAUSE_S
-        try:
-            while self._pending:
-                try:
-                    await self._open()
-                    return
-                except (*UNREACHED, redis.RedisError) as error:
-                    self._problem = str(error) or type(error).__name__
-                    if _is_refusal(error):
-                        self._fail_all(lambda append: True)
-                        return
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE_S)
-        finally:
-            self._connecting = None
-
-    async def _open(self) -> None:
-        await self._disconnect()
-        connection = self._connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
-        await connection.connect()
-        await connection.send_command("SCRIPT", "LOAD", self._text)
-        await connection.read_response()
-        transport = connection._writer.transport
-        self._former = transport.get_protocol()
-        self._reader = hiredis.Reader()
-        transport.set_protocol(self)
-        self._transport = transport
-        transport.write(b"".join(self._packed(append) for append in self._pending))
-
-    async def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.disconnect()
-
-    def _packed(self, append: _Append) -> bytes:
-        return _pack("EVALSHA", self._sha, append.arguments)
-
-    def _check_patience(self) -> None:
-        """Fails appends that waited too long. A server that took them and never answered is not asked again."""
-        assert self._loop is not None
-        self._watch = None
-        now = self._loop.time()
-        if self._pending and self._pending[0].deadline <= now:
-            self._fail_all(lambda append: self._transport is not None or append.deadline <= now)
-            if self._transport is not None:
-                self._transport.abort()
-        if self._pending:
-            self._watch = self._loop.call_at(self._pending[0].deadline, self._check_patience)
-
-    def _fail_all(self, chosen: Callable[[_Append], bool]) -> None:
-        pending, self._pending = self._pending, deque()
-        for append in pending:
-            if chosen(append):
-                self._fail(append, StoreUnavailable(self._address, self._problem))
-            else:
-                self._pending.append(append)
-
-    @staticmethod
-    def _fail(append: _Append, error: SimserviceError) -> None:
-        if not append.done.done():
-            append.done.set_exception(error)
-
-
-def _is_refusal(error: Exception) -> bool:
-    """Whether the server refused us, which no patience heals; redis-py wraps what happens while it connects."""
-    return any(isinstance(found, REFUSED) for found in (error, error.__cause__, error.__context__))
-
-
-def _pack(verb: str, script: str, arguments: Iterable[str | int | bytes]) -> bytes:
-    packed: bytes = hiredis.pack_command((verb, script, 3, *arguments))  # type: ignore[arg-type]
-    return packed
 
 
 def _without_secrets(url: str) -> str:

@@ -45,7 +45,7 @@ from simservice.sessions.recovery import revive, submit
 from simservice.sessions.session import Session
 from simservice.sessions.settings import SessionConfig, SessionStats
 from simservice.sessions.snapshots import ReplyCodec, Snapshots
-from simservice.sessions.store import Recovery, SessionRecord, SessionStore
+from simservice.sessions.store import Observer, Recovery, SessionRecord, SessionStore
 from simservice.sessions.waiting import ended
 from simservice.types import SEED_LIMIT, TRUSTING, Array, Caution
 
@@ -67,12 +67,15 @@ class SessionService:
         config: SessionConfig | None = None,
         replies: ReplyCodec | None = None,
         quotas: QuotaKeeper | None = None,
+        observe_append: Observer | None = None,
     ) -> None:
         self.engine = engine
         self.store = store
         self.config = config or SessionConfig()
         self.quotas = quotas or QuotaKeeper(MemoryLeases())
         self._decode = decode
+        self._observe_append = observe_append
+        engine.accompany(store.flush, store.receive)  # the journal of all sessions of a tick is one round trip
         self.held = Holdings(engine, self.quotas, self.config)
         self._stats = self.held.stats
         self._lose, self._renew, self._settled = self.held.lose, self.held.renew, self.held.settled
@@ -149,19 +152,29 @@ class SessionService:
         has changed nothing and used no number; after any other the session must be resumed.
         """
         async with session.turn:
-            await self._settled(session)
+            if session.unsettled is not None or session.end is not None:
+                await self._settled(session)
             kept = session.kept(sequence)
             if kept is not None:
                 self._stats.repeats += 1
                 return kept
-            stepped = submit(self.engine, session.lanes, command)
-            if stepped.done() and (refusal := stepped.exception()) is not None:
-                raise self._refused(session, refusal)  # refused at once: there is nothing to journal
+            appends: list[asyncio.Future[None]] = []
+
+            def journal() -> None:
+                appends.append(self.store.append(session.token, session.epoch, sequence, payload, self._observe_append))
+
+            stepped = submit(self.engine, session.lanes, command, journal)
+            if not appends:
+                refusal = stepped.exception()  # at once: there is nothing to journal
+                assert refusal is not None
+                raise self._refused(session, refusal)
             session.newest_bytes = len(payload)
-            journaled = self.store.append(session.token, session.epoch, sequence, payload)
+            journaled = appends[0]
             try:
-                await ended(stepped)
-                await ended(journaled)
+                if not stepped.done():
+                    await ended(stepped)
+                if not journaled.done():
+                    await ended(journaled)
             except asyncio.CancelledError:
                 # The caller has gone. Its request is dropped if it has not begun; whoever comes next waits for its end.
                 self.engine.abandon(session.lanes)

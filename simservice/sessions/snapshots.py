@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 class ReplyCodec(Protocol):
     """Answers as bytes and back. Only a session that is put down has its answers stored: no replay makes them again."""
 
-    def stored_reply(self, sequence: int, result: Result, lanes: int) -> bytes: ...
+    def reply(self, sequence: int, result: Result, lanes: int) -> bytes: ...
 
     def kept_reply(self, raw: bytes) -> Result: ...
 
@@ -92,7 +92,7 @@ class Snapshots:
         if self.replies is None or not session.last_sequence:
             return
         replies = [
-            (sequence, self.replies.stored_reply(sequence, result, session.num_envs))
+            (sequence, self.replies.reply(sequence, result, session.num_envs))
             for sequence, result in session.replies.items()
         ]
         if sum(len(raw) for _, raw in replies) > self._config.max_replies_bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -40,11 +40,14 @@ class Recovery:
     point_bytes: int = 0  # of all saved points
 
 
+Observer = Callable[[float], None]
+
+
 class SessionStore(Protocol):
     """All writes name the writer's epoch and fail with SessionFenced when it is not the newest; each call is atomic.
 
     Every call may fail with StoreUnavailable; a call that failed so may or may not have taken effect, and is safe to
-    repeat. Futures are handed in when the method returns: appends of many sessions share one round trip.
+    repeat. An append is handed in when the method returns: those of many sessions share one round trip.
     """
 
     address: str
@@ -68,11 +71,21 @@ class SessionStore(Protocol):
         session: a settlement may come late.
         """
 
-    def append(self, token: str, epoch: int, sequence: int, payload: bytes) -> asyncio.Future[None]:
+    def append(
+        self, token: str, epoch: int, sequence: int, payload: bytes, observe: Observer | None = None
+    ) -> asyncio.Future[None]:
         """Journals one request, durably as the server is configured, and renews the session's time to live.
+
+        `observe` gets the seconds until it was acknowledged, from a store that is elsewhere.
 
         Repeating an append with the last sequence does nothing; a sequence that is not the next is SequenceGap.
         """
+
+    def flush(self) -> None:
+        """Sends the appends handed in so far now, together, instead of when the event loop next turns."""
+
+    def receive(self) -> None:
+        """Answers the appends whose acknowledgements are there now, or within a fraction of a millisecond."""
 
     async def retract(self, token: str, epoch: int, sequence: int) -> int:
         """Takes the last request back from the journal, because the engine refused it; returns the new epoch.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from simservice.telemetry import names
@@ -26,14 +27,36 @@ class Distribution:
     total: float
 
     def family(self, name: Name, labels: Sequence[str]) -> HistogramMetricFamily:
-        """As Prometheus wants it: cumulative."""
+        """A family that holds nothing else."""
         family = HistogramMetricFamily(name.name, name.help, labels=name.labels)
+        self.add_to(family, labels)
+        return family
+
+    def add_to(self, family: HistogramMetricFamily, labels: Sequence[str]) -> None:
+        """Adds itself as Prometheus wants it: cumulative."""
         cumulative, buckets = 0, []
         for bound, count in zip([*map(float, self.bounds), math.inf], self.counts, strict=True):
             cumulative += count
             buckets.append(("+Inf" if math.isinf(bound) else repr(bound), float(cumulative)))
         family.add_metric(list(labels), buckets, self.total)
-        return family
+
+
+class Tally:
+    """A histogram that is only counted into between two scrapes: a step is counted at a tenth of the library's cost."""
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = tuple(bounds)
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def add(self, value: float) -> None:
+        """Counts one value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def distribution(self) -> Distribution:
+        """What was counted so far."""
+        return Distribution(self.bounds, tuple(self.counts), self.total)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,30 +83,25 @@ class ServingMetrics:
         self.world = world
         self.version = version
         self.registry = CollectorRegistry(auto_describe=False)
-        self._duration = _histogram(names.RPC_DURATION, names.LATENCY_BUCKETS_S, self.registry)
-        self._total = _counter(names.RPC_TOTAL, self.registry)
-        self._append = _histogram(names.JOURNAL_APPEND, names.WAITING_BUCKETS_S, self.registry).labels(world)
-        # Children are looked up once: `labels` costs more than the observation itself.
-        self._durations = {call: self._duration.labels(world, call) for call in names.TIMED_CALLS}
-        self._totals: dict[tuple[str, str], Counter] = {}
+        self._timed = {call: Tally(names.LATENCY_BUCKETS_S) for call in names.TIMED_CALLS}
+        self._answered: dict[tuple[str, str], int] = {}  # by call and code
+        self._append = Tally(names.WAITING_BUCKETS_S)
+        self.registry.register(_Collector(self._collect))
         reported = _counter(names.REPORTED_EPISODES, self.registry)
         self._reported = {outcome: reported.labels(world, outcome) for outcome in names.REPORT_OUTCOMES}
 
     def observe_rpc(self, call: str, code: str, seconds: float) -> None:
         """Counts an answered call, one of CALLS (anything else is "other"), by gRPC status; times the frequent ones."""
-        timed = self._durations.get(call)
+        timed = self._timed.get(call)
         if timed is not None:
-            timed.observe(seconds)
+            timed.add(seconds)
         elif call not in names.CALLS:
             call = names.OTHER_CALL
-        child = self._totals.get((call, code))
-        if child is None:
-            child = self._totals[call, code] = self._total.labels(self.world, call, code)
-        child.inc()
+        self._answered[call, code] = self._answered.get((call, code), 0) + 1
 
     def observe_journal_append(self, seconds: float) -> None:
         """Counts one acknowledged write to the journal."""
-        self._append.observe(seconds)
+        self._append.add(seconds)
 
     def count_reported(self, outcome: str, episodes: int) -> None:
         """Counts reported episodes; `outcome` is one of names.REPORT_OUTCOMES."""
@@ -91,17 +109,25 @@ class ServingMetrics:
 
     def watch(self, read: Callable[[], ServingReading]) -> None:
         """Publishes what `read` returns, anew at every scrape."""
-        self.registry.register(_ReadingCollector(self.world, self.version, read))
+        self.registry.register(_Collector(lambda: self._collect_reading(read())))
 
+    def _collect(self) -> Iterator[Metric]:
+        """What was observed."""
+        name = names.RPC_DURATION
+        durations = HistogramMetricFamily(name.name, name.help, labels=name.labels)
+        for call, tally in self._timed.items():
+            tally.distribution().add_to(durations, (self.world, call))
+        yield durations
+        name = names.RPC_TOTAL
+        answered = CounterMetricFamily(name.name, name.help, labels=name.labels)
+        for (call, code), count in list(self._answered.items()):
+            answered.add_metric((self.world, call, code), count)
+        yield answered
+        yield self._append.distribution().family(names.JOURNAL_APPEND, (self.world,))
 
-class _ReadingCollector:
-    def __init__(self, world: str, version: str, read: Callable[[], ServingReading]) -> None:
-        self.world = world
-        self.version = version
-        self.read = read
-
-    def collect(self) -> Iterator[Metric]:
-        reading, labels = self.read(), (self.world,)
+    def _collect_reading(self, reading: ServingReading) -> Iterator[Metric]:
+        """What is read from engine and sessions."""
+        labels = (self.world,)
         counters = (
             (names.LANE_STEPS, {(): reading.lane_steps}),
             (names.RESTORES, {(): reading.restores}),
@@ -134,8 +160,9 @@ class _ReadingCollector:
                 yield distribution.family(name, labels)
 
 
-def _histogram(name: Name, buckets: Sequence[float], registry: CollectorRegistry) -> Histogram:
-    return Histogram(name.name, name.help, name.labels, buckets=buckets, registry=registry)
+class _Collector:
+    def __init__(self, collect: Callable[[], Iterator[Metric]]) -> None:
+        self.collect = collect
 
 
 def _counter(name: Name, registry: CollectorRegistry) -> Counter:

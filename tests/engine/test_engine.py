@@ -10,6 +10,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from toy import Toy, ToyConfig, toy_spec
 
+import simservice.engine.engine
 from simservice.engine.engine import Engine
 from simservice.errors import CapacityExhausted, DeadlineExceeded, InternalError, InvalidInput, ModelRetired, NeedsReset
 from simservice.sessions.lanes import Reset, Step
@@ -251,17 +252,51 @@ def test_lanes_come_back_at_once_and_nothing_of_them_is_seen_again():
 
 def test_lanes_given_back_while_they_are_stepped_are_free_after_the_step():
     async def scenario(engine):
-        lanes = lanes_of(engine, 8)
+        lanes, others = lanes_of(engine, 6), lanes_of(engine, 2)
         await engine.reset(lanes, Reset())
-        stepped = engine.step(lanes, act([1] * 8))
+        stepped = engine.step(lanes, act([1] * 6))
         engine.release(lanes)
         with pytest.raises(CapacityExhausted):
             lanes_of(engine, 1)
-        assert (await stepped).reward.shape == (8,)
-        await engine.render(lanes)  # one more tick
-        assert engine.lanes_in_use == 0
+        assert (await stepped).reward.shape == (6,)
+        await engine.snapshot(others)  # one more tick
+        assert engine.lanes_in_use == 2
 
     run(scenario, capacity=8, spec=toy_spec(render_modes=("rgb_array",)))
+
+
+def test_a_step_that_nobody_can_join_is_done_when_it_is_returned_and_what_goes_beside_it_is_sent_first():
+    async def scenario(engine):
+        order = []
+        engine.accompany(lambda: order.append("before"), lambda: order.append("after"))
+        lanes = lanes_of(engine, 3)
+        await engine.reset(lanes, Reset())
+        order.clear()
+        stepped = engine.step(lanes, act([1] * 3), lambda: order.append("beside"))
+        assert stepped.done() == (simservice.engine.engine.HERE_BELOW_S > 0)
+        if stepped.done():
+            assert order == ["beside", "before", "after"]
+        assert (await stepped).reward.shape == (3,)
+        lanes_of(engine, 1)  # somebody who could join
+        waiting = engine.step(lanes, act([1] * 3), lambda: order.append("beside again"))
+        assert not waiting.done()
+        assert order[-1] == "beside again"
+        await waiting
+
+    run(scenario)
+
+
+def test_what_is_refused_at_once_has_nothing_beside_it():
+    async def scenario(engine):
+        sent = []
+        lanes = lanes_of(engine, 2)
+        with pytest.raises(NeedsReset):
+            await engine.step(lanes, act([1, 1]), lambda: sent.append("step"))
+        with pytest.raises(InvalidInput):
+            await engine.reset(lanes, Reset(mask=np.zeros(2, bool)), lambda: sent.append("reset"))
+        assert sent == []
+
+    run(scenario)
 
 
 def test_a_picture_shows_every_lane_and_a_world_without_pictures_says_so():

@@ -92,7 +92,7 @@ async def _played(replica, store, action, count, rng, told):
 async def _opened(service, rng):
     stream = Stream(service, "", ANYONE)
     opening = pb.PlayRequest(open=pb.Open(world="toy", num_envs=LANES, open_key=rng.randbytes(16)))
-    reply = await stream.answer(opening)
+    reply = pb.PlayReply.FromString(await stream.answer(opening))
     await stream.answer(pb.PlayRequest(sequence=1, reset=pb.Reset()))
     return stream, reply.opened.session
 
@@ -104,12 +104,11 @@ async def _answer(stream, raw):
     except DecodeError:
         return "bytes that are no message", "", False
     try:
-        reply = await stream.answer(request)
+        reply = pb.PlayReply.FromString(await stream.answer(request))
     except SimserviceError as error:
         return error.code, str(error), True
     if reply.WhichOneof("result") == "error":
         return grpc_name(reply.error.code), reply.error.message, False
-    reply.SerializeToString()
     return "OK", "", stream.closed
 
 

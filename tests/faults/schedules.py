@@ -62,7 +62,7 @@ class SlowStore(MemoryStore):
         self.turns = 0
         self.fails = None  # "lost": the next append has no effect, "unanswered": it has; both fail
 
-    def append(self, token, epoch, sequence, payload):
+    def append(self, token, epoch, sequence, payload, observe=None):
         fails, self.fails = self.fails, None
         done = asyncio.get_running_loop().create_future()
         if fails != "lost":

@@ -51,7 +51,11 @@ class Replica:
 
 
 async def play(replica, session, first, last):
-    return [await replica.ask(session, sequence) for sequence in range(first, last + 1)]
+    answers = []
+    for sequence in range(first, last + 1):
+        answers.append(await replica.ask(session, sequence))
+        await asyncio.sleep(0.002)  # an agent thinks, and snapshots are taken meanwhile
+    return answers
 
 
 async def undisturbed(url, mode):

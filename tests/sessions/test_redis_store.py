@@ -260,3 +260,34 @@ def test_what_is_no_token_is_an_unknown_session(server, token):
             await store.record(token)
 
     using(server.url, use)
+
+
+def test_appends_of_one_turn_leave_in_one_write_and_are_answered_before_the_loop_turns(server):
+    async def use(store):
+        await store.create(RECORD)
+        await store.append(TOKEN, 1, 1, b"one")
+        sent = [store.append(TOKEN, 1, sequence, b"next") for sequence in range(2, 34)]
+        with redis.Redis.from_url(server.url) as client:
+            reads = client.info("stats")["total_reads_processed"]
+            store.flush()
+            deadline = time.monotonic() + 10
+            while not all(append.done() for append in sent):  # a busy machine may need more than one look
+                assert time.monotonic() < deadline
+                store.receive()
+            assert [append.exception() for append in sent] == [None] * 32
+            assert client.info("stats")["total_reads_processed"] - reads == 2  # the appends, and this very question
+
+    using(server.url, use)
+
+
+def test_an_acknowledged_append_is_timed(server):
+    async def use(store):
+        times = []
+        await store.create(RECORD)
+        await store.append(TOKEN, 1, 1, b"one", times.append)
+        with pytest.raises(SessionFenced):
+            await store.append(TOKEN, 7, 2, b"two", times.append)
+        assert len(times) == 1
+        assert 0 < times[0] < 10
+
+    using(server.url, use)

@@ -33,7 +33,7 @@ class FailingStore(MemoryStore):
     down = False
     takes_effect = False
 
-    def append(self, token, epoch, sequence, payload):
+    def append(self, token, epoch, sequence, payload, observe=None):
         if not self.down or self.takes_effect:
             future = super().append(token, epoch, sequence, payload)
         if self.down:
