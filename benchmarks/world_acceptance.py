@@ -189,23 +189,28 @@ def digest(numbers: Tensors) -> str:
 
 def a16(report: Report, folder: Path) -> None:
     """Lane-steps a second of one thread, luck and observations included, at 16 lanes (and more, for information)."""
-    data = record("CartPole-v1", 600, 3, "mixed")
-    train(as_dataset("CartPole-v1", data), "ensemble", folder / "world", config=TrainConfig(overrides={"updates": 200}))
-    world = load(folder / "world").world
-    for lanes in (16, 64, 256):
-        dream = DreamLanes(world, lanes, 0)
-        dream.reset()
-        action, spent = {"action": torch.ones(lanes, dtype=torch.int64)}, []
-        with torch.inference_mode():
-            for _ in range(3_000):
-                began = time.perf_counter()
-                state, _ = world.step(dream.state, action, dream._draws("step"))
-                world.emit(state)
-                spent.append(time.perf_counter() - began)
-        quick, usual = lanes / np.quantile(spent, 0.1), lanes / np.median(spent)
-        print(f"  {lanes} lanes: {usual:,.0f} lane-steps/s at the median step, {quick:,.0f} at the quickest tenth")
-        if lanes == 16:
-            report.check("lane-steps a second at 16 lanes, median", usual, ">= 30000", usual >= 30_000)
+    dataset = as_dataset("CartPole-v1", record("CartPole-v1", 600, 3, "mixed"))
+    for family, overrides in (("ensemble", {"updates": 200}), ("linear", {}), ("persistence", {}), ("oracle", {})):
+        train(dataset, family, folder / family, config=TrainConfig(overrides=overrides))
+        world, speeds = load(folder / family).world, dict[int, float]()
+        for lanes in (16, 64, 256):
+            speeds[lanes] = lanes / np.median(_step_seconds(world, lanes, 300 if family == "oracle" else 3_000))
+        print(f"  {family}: " + ", ".join(f"{lanes} lanes {speed:,.0f}" for lanes, speed in speeds.items()))
+        if family == "ensemble":
+            report.check("lane-steps a second at 16 lanes, median step", speeds[16], ">= 30000", speeds[16] >= 30_000)
+
+
+def _step_seconds(world: World, lanes: int, steps: int) -> list[float]:
+    dream = DreamLanes(world, lanes, 0)
+    dream.reset()
+    action, spent = {"action": torch.ones(lanes, dtype=torch.int64)}, list[float]()
+    with torch.inference_mode():
+        for _ in range(steps):
+            began = time.perf_counter()
+            state, _ = world.step(dream.state, action, dream.draws("step"))
+            world.emit(state)
+            spent.append(time.perf_counter() - began)
+    return spent
 
 
 CHECKS = {

@@ -122,18 +122,19 @@ class DreamLanes:
         self.seeds = torch.arange(lanes) + seed * 1_000_003
         self.lanes = lanes
 
-    def _draws(self, call: Call) -> Tensors:
+    def draws(self, call: Call) -> Tensors:
+        """The luck of all lanes for one call where they are now."""
         return lane_draws(self.world.draws[call], self.seeds, self.elapsed, call)
 
     def reset(self) -> Tensor:
         self.elapsed = torch.zeros(self.lanes, dtype=torch.int64)
         with torch.inference_mode():
-            self.state = self.world.init(self._draws("init"))
+            self.state = self.world.init(self.draws("init"))
             return self.world.emit(self.state)["observation"].clone()
 
     def step(self, action: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         with torch.inference_mode():
-            self.state, out = self.world.step(self.state, {"action": action}, self._draws("step"))
+            self.state, out = self.world.step(self.state, {"action": action}, self.draws("step"))
             final = self.world.emit(self.state)["observation"]
             self.elapsed += 1
             truncated = self.elapsed >= self.limit
@@ -142,7 +143,7 @@ class DreamLanes:
             if bool(ended.any()):
                 self.seeds = torch.where(ended, self.seeds + self.lanes, self.seeds)
                 self.elapsed = torch.where(ended, 0, self.elapsed)
-                fresh = self.world.init(self._draws("init"))
+                fresh = self.world.init(self.draws("init"))
                 for name, value in self.state.items():
                     mask = ended.view(-1, *[1] * (value.ndim - 1))
                     self.state[name] = torch.where(mask, fresh[name], value)
