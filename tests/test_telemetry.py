@@ -11,16 +11,18 @@ from simservice.errors import PortInUse
 from simservice.telemetry import (
     NAMES,
     Distribution,
+    DriftMetrics,
     FidelityMetrics,
     FidelityReading,
     FleetMetrics,
     ServingMetrics,
     ServingReading,
     Target,
+    WatchReading,
     exposition,
     start_http,
 )
-from simservice.telemetry.names import BATCH_BUCKETS, CALLS, WAITING_BUCKETS_S
+from simservice.telemetry.names import BATCH_BUCKETS, CALLS, DRIFT_STATES, WAITING_BUCKETS_S
 
 
 def samples(page: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -154,6 +156,35 @@ def test_what_was_not_measured_has_no_series():
     assert ("simservice_fidelity_error_ratio", "5") in names
     assert not any(name == "simservice_trust_horizon_steps" for name, _ in names)
     assert not any(name == "simservice_return_gap_ratio" for name, _ in names)
+
+
+def watched(now: float, **changes) -> str:
+    """The page of a watch that was heard of at 1000, as it is at this moment."""
+    known = {"world": "a", "state": "ok", "last_heard_at": 1000.0, "stale_after_s": 300.0, "cause": "nothing"}
+    reading = WatchReading(**{**known, "log10_evidence": {"dynamics": 0.5}, **changes})
+    registry = FidelityMetrics().registry
+    DriftMetrics(registry, lambda: [reading], now=lambda: now)
+    return exposition(registry)
+
+
+def states(page: str) -> dict[str, float]:
+    found = samples(page).items()
+    return {dict(labels)["state"]: value for (name, labels), value in found if name == "simservice_drift_state"}
+
+
+def test_silence_is_unknown_and_never_green():
+    """Trap 10: the probe job died, and the dashboard must not stay as it was."""
+    fresh, old = watched(1200.0), watched(1301.0)
+    assert states(fresh) == {**dict.fromkeys(DRIFT_STATES, 0.0), "ok": 1.0}
+    assert states(old) == {**dict.fromkeys(DRIFT_STATES, 0.0), "unknown": 1.0}
+    assert value(fresh, "simservice_drift_log10_evalue", world="a", kind="dynamics") == 0.5
+    assert not any(name == "simservice_drift_log10_evalue" for name, _ in samples(old))
+    assert not any(name == "simservice_drift_cause" for name, _ in samples(old))
+    assert states(watched(0.0, last_heard_at=None))["unknown"] == 1.0  # never heard of
+
+
+def test_an_alarm_stays_however_silent_it_is():
+    assert states(watched(99_999.0, state="drift"))["drift"] == 1.0
 
 
 def test_one_scrape_shows_every_replica_and_marks_the_silent_one():

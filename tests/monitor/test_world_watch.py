@@ -17,7 +17,7 @@ from simservice.errors import InvalidInput, RealEnvironmentFailed
 from simservice.monitor.kept import request_acknowledgement
 from simservice.monitor.pace import PaceConfig
 from simservice.monitor.rig import RealRig, RigConfig
-from simservice.monitor.watch_reading import watch_reading
+from simservice.monitor.watch_reading import fidelity_reading, watch_reading
 
 CHANGED = RigConfig(env_id=MODULE_ID, attributes={"growth": 1.06})
 NOWHERE = "127.0.0.1:1"
@@ -251,3 +251,20 @@ def test_other_probes_begin_anew_and_counters_stay(toy_server, folder):
     watch.close()
     other = watch_of(toy_server.address, folder, rig=RigConfig(env_id=MODULE_ID, seed=7))
     assert (other.kept.reality, other.kept.dataset, other.kept.probes) == (None, None, {"probe": 2})
+
+
+def test_the_front_page_is_measured_in_a_process_of_its_own_and_outlives_a_restart(toy_server, folder):
+    small = {"episodes": 4, "windows": 24, "copies": 2, "horizon": 20, "lanes": 32, "max_episode_steps": 60}
+    watch = begun(toy_server.address, folder, fidelity_every_s=3600.0, fidelity=small)
+    assert fidelity_reading(watch) is None
+    watch._fidelity()
+    reading, at = fidelity_reading(watch)
+    watch.close()
+    assert reading.trust_horizon_steps == 20
+    shown = {name for name, value in reading.scores.items()}
+    assert {"reward_error_ratio", "out_of_support_ratio", "exploitation_gap_ratio", "policy_rank_spearman"} <= shown
+    assert reading.rank_units >= 8
+    assert watch.kept.real_steps["fidelity"] > 0
+    again = watch_of(toy_server.address, folder)
+    assert fidelity_reading(again) == (reading, at)
+    assert json.loads((folder / "toy" / "fidelity.json").read_text())["world"].startswith("toy@")
