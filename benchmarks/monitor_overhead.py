@@ -1,4 +1,4 @@
-"""Whether a monitor costs steps anything: their p99 with a monitor at work and with the very same one stopped, in pairs.
+"""Whether a monitor costs steps anything: their p99 with a monitor at work and with the same one stopped, in pairs.
 
 A service without Ray, a session of 64 lanes that steps without pause, and `simservice monitor` at many times its usual
 rate beside them. Short blocks alternate between the monitor at work (SIGCONT) and stopped (SIGSTOP), so that whatever
