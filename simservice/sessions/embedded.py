@@ -48,7 +48,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 class EmbeddedStore:
-    """A server on a unix socket in a private folder; its append-only file is flushed to disk every second.
+    """A server on a unix socket in a private folder; whatever it answered is in its append-only file.
 
     Without a folder a temporary one is made and removed with the server. With a folder its data outlives the server:
     the next start in the same folder has it again. One server a folder. It ends with this process, even when this
@@ -163,7 +163,7 @@ class EmbeddedStore:
             "unixsocketperm": "700",
             "dir": str(self._folder),
             "appendonly": "yes",
-            "appendfsync": "everysec",
+            "appendfsync": "no",  # each write is in the file before it is answered; see docs/decisions.md
             "save": "",
             "maxmemory-policy": "noeviction",
             "daemonize": "no",
@@ -175,7 +175,8 @@ class EmbeddedStore:
         """Lives as long as the store: the kernel's death signal follows the thread that made the child."""
         pause = 0.0
         while self._live(command):
-            log.warning("the embedded store ended unasked and is started again: %s", " / ".join(list(self._log)[-3:]))
+            assert self._process is not None
+            log.warning("the embedded store ended unasked (status %d) and is started again", self._process.returncode)
             self.restarts += 1
             pause = 0.0 if time.monotonic() - self._began > SHORT_LIFE_S else min(2 * pause + 0.1, LONGEST_PAUSE_S)
             self._stopping.wait(pause)

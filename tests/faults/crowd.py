@@ -32,11 +32,15 @@ class Played:
 
 
 class Crowd:
-    """Sessions of their own threads; each step's actions are a function of seed, session and step."""
+    """Sessions of their own threads; each step's actions are a function of seed, session and step.
 
-    def __init__(self, address, *, sessions, lanes, steps, seed=0, world="ledger", patience_s=60.0):
+    `tokens` are those of tenants, by name, who have the sessions in turn; without any everybody is nobody.
+    """
+
+    def __init__(self, address, *, sessions, lanes, steps, seed=0, world="ledger", patience_s=60.0, tokens=None):
         self.address, self.world, self.patience_s = address, world, patience_s
         self.sessions, self.lanes, self.steps, self.seed = sessions, lanes, steps, seed
+        self._tenants = list((tokens or {"": None}).items())
         self.played = [Played() for _ in range(sessions)]
         self._allowed = 0
         self._done = [0] * sessions
@@ -87,6 +91,7 @@ class Crowd:
     def _play(self, place):
         played = self.played[place]
         luck = np.random.default_rng((self.seed, place))
+        tenant, token = self._tenants[place % len(self._tenants)]
         try:
             session = RemoteSession(
                 self.address,
@@ -94,10 +99,11 @@ class Crowd:
                 num_envs=self.lanes,
                 patience_s=self.patience_s,
                 connect_timeout_s=30.0,
+                token=token,
             )
-            self._episode(session, played, luck, place)
+            self._episode(session, played, luck, place, tenant)
             session.close()
-            played.entries.append(self._entry(session, "close", answered=b""))
+            played.entries.append(self._entry(session, "close", tenant=tenant, answered=b""))
         except BaseException as error:
             played.failure = error
         finally:
@@ -105,9 +111,8 @@ class Crowd:
                 self._done[place] = max(self._done[place], self.steps if played.failure else 0)
                 self._moved.notify_all()
 
-    def _episode(self, session, played, luck, place):
+    def _episode(self, session, played, luck, place, tenant):
         seeds = luck.integers(0, 2**40, self.lanes)
-        over = np.zeros(self.lanes, bool)
         for step in range(self.steps + 1):
             with self._moved:
                 self._moved.wait_for(lambda step=step: step <= self._allowed)
@@ -118,12 +123,12 @@ class Crowd:
             played.reconnects = session.reconnects
             if step:
                 (played.stalls_s if session.reconnects > before else played.steps_s).append(ended - began)
-            over = self._write_down(session, played, result, action if step else None, (began, ended), over)
+            self._write_down(session, played, result, action if step else None, (began, ended), tenant)
             with self._moved:
                 self._done[place] = step
                 self._moved.notify_all()
 
-    def _write_down(self, session, played, result, action, times, over):
+    def _write_down(self, session, played, result, action, times, tenant):
         observation = result.observation["observation"]
         books = observation[:, NUMBERS:].astype(np.int64)
         before, after, count = (books[:, column - NUMBERS] for column in (BEFORE, AFTER, COUNT))
@@ -137,6 +142,7 @@ class Crowd:
             self._entry(
                 session,
                 "reset" if action is None else "step",
+                tenant=tenant,
                 sequence=session.sequence,
                 asked=digest("reset" if action is None else action),
                 answered=digest(observation, *others, *([] if action is None else [result.reward])),
@@ -150,7 +156,6 @@ class Crowd:
                 owners=frozenset(after[fresh].tolist()),
             )
         )
-        return ends
 
     @staticmethod
     def _entry(session, call, **fields):

@@ -34,9 +34,9 @@ def haproxy(service):
 
 def calm(stage, options):
     """The run that nothing disturbs, made once for all lines of this file."""
-    if not hasattr(stage, "calm_run"):
+    if stage.calm_run is None:
         steps = 60 if options.short else STEPS
-        stage.calm_run = _crowd(stage.ray, steps, options.seed)
+        stage.calm_run = _crowd(stage, steps, options.seed)
         with stage.calm_run:
             pass
         assert not stage.calm_run.failures, stage.calm_run.failures[0]
@@ -51,7 +51,7 @@ def disturbed(stage, options, told, kills, choose, number=signal.SIGKILL):
     told("the undisturbed run", 0.0)
     expected = calm(stage, options)
     killed, moments = [], []
-    with _crowd(stage.ray, expected.steps, options.seed) as crowd:
+    with _crowd(stage, expected.steps, options.seed) as crowd:
         for done in range(kills):
             told(f"{done} of {kills} killed", (done + 0.5) / (kills + 1))
             wait_until_up(stage.ray, WORLD, REPLICAS, killed=killed)
@@ -110,9 +110,17 @@ LINES = (
 )
 
 
-def _crowd(service, steps, seed):
-    wait_until_up(service, WORLD, REPLICAS)
-    return Crowd(service.address, sessions=SESSIONS, lanes=LANES, steps=steps, seed=seed, patience_s=120.0)
+def _crowd(stage, steps, seed):
+    wait_until_up(stage.ray, WORLD, REPLICAS)
+    return Crowd(
+        stage.ray.address,
+        sessions=SESSIONS,
+        lanes=LANES,
+        steps=steps,
+        seed=seed,
+        patience_s=120.0,
+        tokens=stage.tokens,
+    )
 
 
 def same(gap, tolerance):

@@ -6,9 +6,11 @@ import contextlib
 import tempfile
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from cartpole_world import CartPoleWorld, cartpole_spec
 from ledger import save_ledger
+from serving_tools import tenants_file
 from toy import Toy, ToyConfig, toy_spec
 
 from simservice.serving.service import RayService
@@ -18,11 +20,17 @@ from simservice.worlds import checkpoint
 FAMILIES = "toy:Toy,ledger:Ledger,cartpole_world:CartPoleWorld"
 
 
+TENANTS = ("north", "south")
+TENANT_SESSIONS, TENANT_LANES = 16, 128
+"""Their quotas: exactly what the crowd of kills.py needs, so that a lease of a dead replica would be in the way."""
+
+
 class Stage:
     """Folders and services, made once."""
 
     def __init__(self):
         self._stack = contextlib.ExitStack()
+        self.calm_run: Any = None  # a crowd that nothing disturbed; kills.py makes it
 
     def __enter__(self):
         return self
@@ -32,7 +40,7 @@ class Stage:
 
     def close(self):
         """Ends everything that was started."""
-        for made in ("folder", "ray", "ledger", "cartpole", "toy"):
+        for made in ("folder", "ray", "ledger", "cartpole", "toy", "_tenants"):
             self.__dict__.pop(made, None)
         self._stack.close()
 
@@ -62,5 +70,16 @@ class Stage:
 
     @cached_property
     def ray(self) -> RayService:
-        """Two replicas of the ledger behind HAProxy."""
-        return self._stack.enter_context(RayService([self.ledger], replicas=(2, 2), device="cpu"))
+        """Two replicas of the ledger behind HAProxy, for tenants with quotas."""
+        tenants, _ = self._tenants
+        return self._stack.enter_context(RayService([self.ledger], replicas=(2, 2), device="cpu", tenants=str(tenants)))
+
+    @property
+    def tokens(self) -> dict[str, str]:
+        """Of the tenants of `ray`, by name."""
+        return self._tenants[1]
+
+    @cached_property
+    def _tenants(self) -> tuple[Path, dict[str, str]]:
+        quotas = {"sessions": TENANT_SESSIONS, "lanes": TENANT_LANES}
+        return tenants_file(self.folder, **dict.fromkeys(TENANTS, quotas))

@@ -10,6 +10,7 @@ import numpy as np
 from kills import the_store
 from line import Line, Seen, at_least, exactly
 from replicas import busiest, steps_made, wait_until_up
+from stage import TENANTS
 
 from simservice.client.rllib import PPOSettings, local_ray, served_config, train_ppo
 
@@ -18,7 +19,7 @@ ROUNDS = 20
 SETTINGS = PPOSettings(total_steps=ROUNDS * PPOSettings().batch_size)
 
 
-def curve(address, seed, told, disturb=lambda number: None):
+def curve(stage, seed, told, disturb=lambda number: None):
     """Mean return after each update."""
     returns = []
 
@@ -27,7 +28,8 @@ def curve(address, seed, told, disturb=lambda number: None):
         told(f"update {len(returns)} of {ROUNDS}, mean return {made.return_mean:.0f}", len(returns) / ROUNDS)
         disturb(len(returns))
 
-    config = served_config(address, WORLD, SETTINGS, seed=seed, env_config={"patience_s": 120.0})
+    door = {"patience_s": 120.0, "token": stage.tokens[TENANTS[0]]}
+    config = served_config(stage.ray.address, WORLD, SETTINGS, seed=seed, env_config=door)
     train_ppo(config, SETTINGS, progress=progress)
     return np.array(returns)
 
@@ -75,9 +77,9 @@ def ppo(stage, options, told):
         return lambda words, share: told(words, (number + share) / 3)
 
     with local_ray():
-        calm = curve(stage.ray.address, options.seed, part(0))
-        other = curve(stage.ray.address, options.seed + 1, part(1))
-        found = curve(stage.ray.address, options.seed, part(2), faults)
+        calm = curve(stage, options.seed, part(0))
+        other = curve(stage, options.seed + 1, part(1))
+        found = curve(stage, options.seed, part(2), faults)
     faults.join()
     stage.ray.remove(WORLD)
     noise, gap = np.abs(other - calm), np.abs(found - calm)

@@ -57,7 +57,7 @@ def test_the_server_answers_on_a_private_socket_and_no_port():
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         assert ask(store.url, b"PING") == b"+PONG\r\n"
         assert b"\r\n0\r\n" in ask(store.url, b"CONFIG GET port")
-        assert b"everysec" in ask(store.url, b"CONFIG GET appendfsync")
+        assert b"\r\nno\r\n" in ask(store.url, b"CONFIG GET appendfsync")
         assert b"noeviction" in ask(store.url, b"CONFIG GET maxmemory-policy")
 
 
