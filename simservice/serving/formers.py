@@ -35,6 +35,10 @@ class Formers:
         """Those that are held now."""
         return [replica.hosted for replica in self._loaded.values()]
 
+    def of(self, name: str) -> list[Hosted]:
+        """Those of one world that are held now."""
+        return [host for host in self.loaded if host.name == name]
+
     async def hosted(self, full_name: str) -> Hosted | None:
         """The version, loaded if need be; None for one that is not known here, or cannot be loaded any more."""
         async with self._turn:

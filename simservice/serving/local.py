@@ -109,6 +109,8 @@ class LocalService:
         build = partial(build_replica, store=store, config=self.config.replica, quotas=quotas)
         formers = Formers(self.config.replica.formers, build)
         stack.push_async_callback(formers.stop)
+        for built in self.replicas:
+            built.beside = partial(formers.of, built.hosted.name)
         facade = WorldService([built.hosted for built in self.replicas], store, self._tenants, formers)
         add_world_service(facade, server)
         servicer = _add_health_and_reflection(server)

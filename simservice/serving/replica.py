@@ -87,6 +87,7 @@ class WorldReplica:
         tenants = Tenants(config.tenants, operator=config.operator, monitor=config.monitor)
         build = partial(build_replica, store=self._store, config=config, quotas=self._quotas)
         self._formers = Formers(config.formers, build)
+        self._replica.beside = partial(self._formers.of, name)
         self._facade = WorldService([self._replica.hosted], self._store, tenants, self._formers)
         before_waiting_for_streams(partial(self._facade.drain, DRAIN_S))
         self._metrics_server: MetricsServer | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -119,6 +120,7 @@ class Replica:
             server_version=simservice.__version__,
         )
         self.hosted = Hosted(contract, self.service, codec, self.metrics)
+        self.beside: Callable[[], Sequence[Hosted]] = tuple  # former versions that this process holds as well
         self._announcing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -144,12 +146,13 @@ class Replica:
     def reading(self) -> ServingReading:
         """The counters of engine and sessions as they are now."""
         engine, sessions = self.engine.stats(), self.service.stats()
-        stored = [session.stored_bytes for session in self.service.held.all()]
+        others = [host.service for host in self.beside()]
+        stored = [session.stored_bytes for service in (self.service, *others) for session in service.held.all()]
         return ServingReading(
             lane_steps=engine.lane_steps,
-            lanes_in_use=engine.lanes_in_use,
-            lanes_capacity=engine.capacity,
-            sessions_open=sessions.open,
+            lanes_in_use=engine.lanes_in_use + sum(service.engine.lanes_in_use for service in others),
+            lanes_capacity=engine.capacity + sum(service.engine.capacity for service in others),
+            sessions_open=sessions.open + sum(service.stats().open for service in others),
             restores=sessions.resumed - sessions.adopted,
             store_bytes={"sum": sum(stored), "max": max(stored, default=0)},
             world_errors=engine.world_errors,

@@ -64,6 +64,8 @@ def test_an_open_session_goes_on_in_its_own_version_and_new_ones_begin_in_the_ne
     assert new.contract.spec.full_name in [world.spec.full_name for world in list_worlds(second.address)]
     with pytest.raises(UnknownWorld):  # nobody begins in a former version
         RemoteSession(second.address, session.contract.spec.full_name)
+    seen = second.service.replicas[0].reading()
+    assert (seen.sessions_open, seen.lanes_in_use) == (2, 2 * LANES), "former versions count as well"
     child = session.fork()
     assert np.array_equal(steps(child, 5)[-1], steps(session, 5)[-1])
     child.close()
