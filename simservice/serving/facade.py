@@ -298,6 +298,8 @@ class Stream:
                 result = await host.service.apply(session, request.sequence, command, payload)
             return host.codec.reply(request.sequence, result, session.num_envs)
         if call in BRANCHES:
+            if self._budget is not None:  # a lane that is saved, restored or copied from costs a step of it
+                self._budget.spend(session.num_envs)
             branch = host.codec.branch(request)
             payload = request.SerializeToString()
             result = await host.service.branch(session, request.sequence, branch, payload, self._tenant)

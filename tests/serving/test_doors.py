@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 
 import grpc
 import gymnasium as gym
@@ -187,6 +188,16 @@ def test_too_many_steps_are_put_off_not_lost(guarded):
     session.patience_s = 60.0
     assert session.step(ACTION).reward.shape == (2,)  # waits, and is done once
     assert session.sequence == done + 2
+    session.close()
+
+
+def test_saves_and_forks_cost_as_many_steps_as_there_are_lanes(guarded):
+    address, tokens = guarded
+    session = RemoteSession(address, "toy", num_envs=30, token=tokens["slow"])
+    began = time.monotonic()
+    points = [session.save() for _ in range(3)]  # 40 steps a second, and one second's worth at once
+    assert time.monotonic() - began >= 0.4
+    assert points == [1, 2, 3]
     session.close()
 
 
