@@ -43,7 +43,7 @@ bench: $(STAMP)
 	@$(BIN)/python benchmarks/step_latency.py
 
 faults: $(STAMP)
-	@$(BIN)/python tests/faults/acceptance.py $(if $(ONLY),--only $(ONLY))
+	@$(BIN)/python tests/faults/acceptance.py $(if $(ONLY),--only $(ONLY)) $(if $(SOAK),--soak-minutes $(SOAK))
 
 drift: $(STAMP)
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/drift.py
