@@ -1,20 +1,19 @@
-"""The verbs from a real environment to a trained world: collect, train, evaluate."""
+"""The verbs from a real environment to a trained world: collect, train."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from simservice import __version__
+from simservice.cli.evaluate import show_recorded
 from simservice.cli.options import Arguments, Root, Seed, Settings, load_policy, pick_device
-from simservice.cli.screen import bar, console, figure, next_step, shares, spinner
+from simservice.cli.screen import bar, console, next_step, shares
 
 if TYPE_CHECKING:
     from simservice.data.episodes import Dataset
-    from simservice.training.evaluate import Evaluation
 
 
 def collect(
@@ -149,55 +148,5 @@ def train(
         f"{summary.updates} updates, {summary.seconds:.1f} s",
         highlight=False,
     )
-    show_evaluation(summary.evaluation)
+    show_recorded(summary.evaluation)
     next_step(f"simservice serve {folder} --local")
-
-
-def evaluate(
-    world: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that `simservice train` wrote.")],
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Id or folder of a Minari dataset.")],
-    out: Annotated[Path | None, typer.Option(help="Write the figures there as JSON.")] = None,
-    root: Root = None,
-) -> None:
-    """Measure a trained world on recorded episodes: open-loop error beside persistence and a linear model."""
-    import torch
-
-    from simservice.data.minari import load_dataset
-    from simservice.training.evaluate import evaluate_on
-    from simservice.worlds import checkpoint
-
-    torch.set_num_threads(1)
-    loaded = checkpoint.load(world)
-    recorded = load_dataset(dataset, root)
-    with spinner() as tell:
-        tell("imagining what was recorded")
-        evaluation = evaluate_on(loaded.world, loaded.provenance, recorded)
-    own = recorded.hash == loaded.provenance.dataset_hash
-    which = "held out of its training" if own else "half of the dataset; the linear model is fitted on the other half"
-    console().print(
-        f"[bold]{loaded.world.spec.full_name}[/bold] on {evaluation.episodes} episodes of {dataset} ({which})",
-        highlight=False,
-    )
-    show_evaluation(evaluation)
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps({"world": loaded.world.spec.full_name, **evaluation.figures()}, indent=2) + "\n")
-
-
-def show_evaluation(evaluation: Evaluation) -> None:
-    """The figures of a world on recorded episodes, on one screen."""
-    from rich.table import Table
-
-    screen = console()
-    errors = Table("steps ahead", *map(str, evaluation.errors), box=None, pad_edge=False)
-    for words, column in (("this world", "world"), ("nothing changes", "persistence"), ("linear model", "linear")):
-        errors.add_row(words, *(figure(getattr(error, column)) for error in evaluation.errors.values()))
-    errors.add_row("starts alive then", *(str(error.windows) for error in evaluation.errors.values()))
-    screen.print(errors)
-    end, trusted = evaluation.termination, evaluation.trust_horizon_steps
-    screen.print(
-        f"reward R² {figure(evaluation.reward_r2)} (error {figure(evaluation.reward_rmse)}), termination precision "
-        f"{figure(end.precision)} and recall {figure(end.recall)} ({100 * end.base_rate:.1f} % of steps end), "
-        f"trust horizon [bold]{'unknown' if trusted is None else f'{trusted} steps'}[/bold]",
-        highlight=False,
-    )

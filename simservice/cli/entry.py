@@ -14,7 +14,7 @@ except ModuleNotFoundError:
     sys.exit("the command line needs a package more than the client: pip install 'simservice[train]'")
 
 from simservice import __version__
-from simservice.cli import data, demo, fidelity, screen, serving, watching
+from simservice.cli import data, demo, evaluate, fidelity, screen, serving, watching
 
 EXTRAS = {
     "train": ("torch", "safetensors", "minari", "h5py", "scipy", "rich", "matplotlib", "Box2D", "pygame"),
@@ -35,7 +35,7 @@ app = typer.Typer(
 )
 app.command(epilog="Example: simservice collect CartPole-v1 --steps 1500")(data.collect)
 app.command(epilog="Example: simservice train simservice/cartpole-v1/random-v0 --out runs/cartpole")(data.train)
-app.command(epilog="Example: simservice evaluate runs/cartpole simservice/cartpole-v1/random-v0")(data.evaluate)
+app.command(epilog="Example: simservice evaluate runs/cartpole")(evaluate.evaluate)
 app.command(epilog="Example: simservice serve runs/cartpole --local")(serving.serve)
 app.command(epilog="Example: simservice token")(serving.token)
 app.command(epilog="Example: simservice worlds --address 127.0.0.1:50051")(serving.worlds)

@@ -13,11 +13,11 @@ from simservice.client.vector_env import RemoteVectorEnv
 from simservice.data.collect import collect_episodes
 from simservice.data.environments import close, make_environment
 from simservice.types import Array, Context, Episode
+from simservice.web.feature_names import feature_name
 
 STEPS = 120
 LANES = 64
 PATH = "observation"
-FEATURES = {"CartPole-v1": ("cart position", "cart speed", "pole angle", "pole's angular speed")}
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def record_traces(
     dream = _imagine(address, world, episode, seed)  # (lanes, steps + 1, width)
     other = _replay(env_id, changed, episode, len(real))
     middle, lower, upper = (np.quantile(dream, share, axis=0) for share in (0.5, 0.05, 0.95))
-    names = FEATURES.get(env_id, tuple(f"observation {column}" for column in range(real.shape[1])))
+    names = [feature_name(env_id, column) for column in range(real.shape[1])]
     columns = (real, middle, lower, upper, other)
     return [Trace(name, *(plain_numbers(rows[:, column]) for rows in columns)) for column, name in enumerate(names)]
 

@@ -25,6 +25,8 @@ class Line:
     upper: Numbers = ()
     dashed: bool = False
     dots: bool = False
+    joined: bool = True  # False: dots alone
+    titles: Sequence[str] = ()  # what a dot says when pointed at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +85,8 @@ def draw(chart: Chart) -> str:
     parts = [_grid(chart, frame)]
     parts.append(frame.inside("".join(_band(line, frame) for line in chart.lines if len(line.lower))))
     parts += [_mark(mark, frame) for mark in chart.marks]
-    parts.append(frame.inside("".join(_line(line, frame) for line in chart.lines)))
-    parts += [_dots(line, frame) for line in chart.lines if line.dots]
+    parts.append(frame.inside("".join(_line(line, frame) for line in chart.lines if line.joined)))
+    parts += [_dots(line, frame) for line in chart.lines if line.dots or not line.joined]
     box = f"0 0 {chart.width} {chart.height}"
     title = html.escape(chart.title)
     svg = f'<svg viewBox="{box}" role="img" aria-label="{title}">{"".join(parts)}</svg>'
@@ -109,7 +111,11 @@ def plain(value: float) -> str:
 
 def legend(lines: Sequence[Line]) -> str:
     """What each line is, in one row."""
-    keys = (key(line.name, f'class="{line.colour}{" dashed" if line.dashed else ""}"') for line in lines)
+    keys = (
+        key(line.name, f'class="{line.colour}{" dashed" if line.dashed else ""}{"" if line.joined else " point"}"')
+        for line in lines
+        if line.name
+    )
     return f'<div class="legend">{"".join(keys)}</div>'
 
 
@@ -184,11 +190,11 @@ def _line(line: Line, frame: _Frame) -> str:
 
 def _dots(line: Line, frame: _Frame) -> str:
     drawn = []
-    for x, y in zip(line.x, line.y, strict=True):
+    for place, (x, y) in enumerate(zip(line.x, line.y, strict=True)):
         if math.isfinite(x) and math.isfinite(y):
-            words = html.escape(f"{line.name}: {plain(y)} at {plain(x)}")
-            place = f'cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}"'
-            drawn.append(f'<circle class="dot {line.colour}" {place} r="4.5"><title>{words}</title></circle>')
+            words = html.escape(line.titles[place] if line.titles else f"{line.name}: {plain(y)} at {plain(x)}")
+            where = f'cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}"'
+            drawn.append(f'<circle class="dot {line.colour}" {where} r="4.5"><title>{words}</title></circle>')
     return "".join(drawn)
 
 
