@@ -273,3 +273,21 @@ def test_a_watch_publishes_on_a_page_until_it_is_interrupted(toy_server, capsys)
         fidelity.watch_until_interrupted("toy", measured, RealStepCounter(), every_s=0.0, metrics_port=0)
     assert 'simservice_trust_horizon_steps{model_version="' in pages[0]
     assert re.search(r'simservice_real_transitions_total\{source="probe",world="toy"\} [1-9]', pages[0])
+
+
+def test_evaluate_says_on_one_screen_whether_a_world_can_be_trusted(toy_folder, tmp_path, capsys):
+    with toy_reality.registered() as env_id:
+        line = "evaluate {world} --env {env} --episodes 4 --horizon 20 --windows 40 --out {out}"
+        text = out(capsys, line, world=toy_folder, env=env_id, out=tmp_path / "found")
+    assert "trust horizon" in text
+    assert "exploitation gap" in text
+    assert len(text.splitlines()) <= 40
+    found = json.loads((tmp_path / "found" / "evaluation.json").read_text())
+    assert found["verdict"]["headline"] in text
+    assert len(found["lines"]) == 8
+    assert found["verdict"]["headline"] in (tmp_path / "found" / "report.html").read_text()
+
+
+def test_evaluate_says_that_a_folder_is_missing(capsys):
+    assert run(["evaluate", "runs/nowhere"]) == 2
+    assert "there is no folder runs/nowhere" in capsys.readouterr().err

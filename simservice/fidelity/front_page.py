@@ -1,8 +1,9 @@
 """The eight numbers that decide whether a world can be trusted, each with its bar, and the verdict that follows.
 
 A number fails its bar only when all of its interval does; between, it is close. What was not measured is unknown, and
-never counts as good. Only what agents feel (trust horizon, returns, ranking, false successes, rewards, exploitation,
-drift) makes a world untrustworthy; the rest asks for care.
+never counts as good. What fools an agent (a short trust horizon, returns or successes that are promised and not kept, a
+wrong order of policies, wrong rewards, a win in the dream only, a changed reality) makes a world untrustworthy by
+itself; the rest (returns that are promised too low, ends, support) asks for care, and three of those are too many.
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ from simservice.fidelity.metric import UNKNOWN, Score, metrics
 from simservice.fidelity.noise import NoiseFloor
 from simservice.fidelity.outcomes import PolicyGap, ReturnGap
 from simservice.fidelity.ranking import LEAST_UNITS, PolicyRanking
-from simservice.fidelity.states import HorizonCurve
+from simservice.fidelity.states import MIN_WINDOWS, HorizonCurve
 
 Mark = Literal["good", "close", "bad", "unknown"]
 Kind = Literal["number", "steps", "share", "log10"]
 Grade = Literal["trustworthy", "with care", "untrustworthy", "unknown"]
 
 NO_FLOOR = NoiseFloor(math.nan, math.nan, math.nan, 0)
+MOST_CARE = 3
+"""So many numbers that each ask for care are together a reason not to trust."""
+
 WORST_FIRST: tuple[Mark, ...] = ("bad", "unknown", "close", "good")
 
 
@@ -41,6 +45,7 @@ class Reading:
     size: bool = False  # the number counts without its sign
     bound: bool = False  # the number is a bound itself, and decides without its interval
     decides: bool = True  # beyond its bar a world is untrustworthy; else it asks for care
+    silent: bool = False  # another reading tells the same in its sentence
     floor: NoiseFloor = NO_FLOOR
     level: str = ""
     unit: str = ""
@@ -123,7 +128,7 @@ def _verdict(lines: tuple[Line, ...]) -> Verdict:
     readings = [reading for line in lines for reading in line.readings]
     bad = [reading for reading in readings if reading.mark == "bad"]
     fatal = [reading.sentence for reading in bad if reading.decides]
-    care = [reading.sentence for reading in bad if not reading.decides]
+    care = [reading.sentence for reading in bad if not reading.decides and not reading.silent]
     close = [f"{reading.name} is beyond its bar, but not clearly" for reading in readings if reading.mark == "close"]
     essential = [line for line in lines[:3] if line.mark == "unknown"]
     unknown = [
@@ -132,7 +137,7 @@ def _verdict(lines: tuple[Line, ...]) -> Verdict:
         if line.mark == "unknown"
     ]
     trusted = next(line for line in lines if line.key == "trust_horizon").readings[0].score.value
-    if fatal:
+    if fatal or len(care) >= MOST_CARE:
         return Verdict("untrustworthy", "Not trustworthy", tuple(fatal + care))
     if essential:
         return Verdict("unknown", "Not known: too little evidence", tuple(unknown + care))
@@ -187,48 +192,62 @@ def _error(found: Findings) -> Line:
 
 
 def _trust(found: Findings) -> Line:
-    value = found.scores["trust_horizon_steps"].value
-    looked = len(found.curve.error)
-    unknown_beyond = value < looked and math.isnan(found.curve.upper[int(value)]) if value == value else False
-    sentence = f"its states can be trusted for {value:.0f} steps, fewer than the {found.steps} asked for"
+    curve, value = found.curve, found.scores["trust_horizon_steps"].value
+    looked = len(curve.error)
+    ends = value < looked and math.isnan(curve.upper[int(value)]) if value == value else False
+    # Where starts are alive in reality but not in the world, it is the world that ends them.
+    short = ends and curve.alive[int(value)] * curve.windows < MIN_WINDOWS
     reading = replace(
-        _reading(found, "trust_horizon_steps", "trust horizon", float(found.steps), sentence),
+        _reading(
+            found,
+            "trust_horizon_steps",
+            "trust horizon",
+            float(found.steps),
+            f"its states can be trusted for {value:.0f} steps, fewer than the {found.steps} asked for"
+            + ("; then it ends more than a quarter of what still lives in reality" if ends and not short else ""),
+        ),
         at_most=False,
         bound=True,
         kind="steps",
     )
-    if unknown_beyond and value < found.steps:  # it is the evidence that ends there, not the world
+    if short and value < found.steps:  # it is the evidence that ends there, not the world
         why = f"too few real episodes lived longer than {value:.0f} steps"
         reading = replace(reading, score=UNKNOWN, why_unknown=why)
     note = f"error at most {thresholds.ERROR:g} up to there, with 95 % confidence"
-    note += "; as far as was looked" if value == looked else ""
-    note += "; beyond, too few real episodes were alive" if unknown_beyond else ""
+    if value == looked:
+        note += "; as far as was looked"
+    elif ends:
+        note += "; beyond, too few real episodes were alive" if short else "; then it ends what still lives in reality"
     return Line(key="trust_horizon", question="For how many steps?", readings=(reading,), note=note)
 
 
 def _gap(found: Findings) -> Line:
     worst = max(found.returns.policies, key=lambda gap: abs(gap.gap.value))
+    kindest = max(found.returns.policies, key=lambda gap: gap.gap.value)
     bar = thresholds.return_gap_bar(found.returns.floor)
-    sentence = (
-        f"policy {worst.policy} earns {worst.imagined_mean:.4g} in it and {worst.real_mean:.4g} in reality, "
-        f"a gap of {abs(worst.gap.value):.2f} of the return range (bar {bar:.2f})"
-    )
-    reading = _reading(found, "return_gap_max_abs", "largest return gap", bar, sentence)
+
+    def sentence(gap: PolicyGap) -> str:
+        return (
+            f"policy {gap.policy} earns {gap.imagined_mean:.4g} in it and {gap.real_mean:.4g} in reality, "
+            f"a gap of {gap.gap.value:+.2f} of the return range (bar {bar:.2f})"
+        )
+
+    largest = _reading(found, "return_gap_max_abs", "largest return gap", bar, sentence(worst))
+    # What a world promises too much, agents look for; what it promises too little, they only miss.
+    promised = replace(largest, name="most promised too much", score=kindest.gap, sentence=sentence(kindest))
+    told = promised.mark == "bad" and kindest is worst
+    readings = (replace(largest, decides=False, silent=told), replace(promised, floor=NO_FLOOR))
     mean = found.scores.get("return_gap_mean", UNKNOWN).value
     return Line(
         key="return_gap",
         question="Are its returns honest?",
-        readings=(reading,),
-        note=f"{_policies(len(found.returns.policies))}; worst {_told(worst)}; mean gap {mean:+.3f}",
+        readings=readings,
+        note=f"{len(found.returns.policies)} policies; worst {_told(worst)}; mean gap {mean:+.3f}",
     )
 
 
 def _told(gap: PolicyGap) -> str:
     return f"{gap.policy}: {gap.imagined_mean:.4g} imagined, {gap.real_mean:.4g} real"
-
-
-def _policies(count: int) -> str:
-    return f"{count} policies"
 
 
 def _ranking(found: Findings) -> Line:
@@ -318,9 +337,9 @@ def _signals(found: Findings) -> Line:
 def _support(found: Findings) -> Line:
     value = found.scores.get("out_of_support_ratio", UNKNOWN).value
     sentence = f"agents spend {100 * value:.0f} % of their imagined steps where it knows nothing "
-    sentence += f"(bar {100 * thresholds.OUT_OF_SUPPORT:g} %)"
+    sentence += f"(bar {100 * thresholds.OUT_OF_SUPPORT_WARN:g} %)"
     reading = replace(
-        _reading(found, "out_of_support_ratio", "out of support", thresholds.OUT_OF_SUPPORT, sentence),
+        _reading(found, "out_of_support_ratio", "out of support", thresholds.OUT_OF_SUPPORT_WARN, sentence),
         kind="share",
         decides=False,
     )
@@ -385,7 +404,7 @@ def shown(value: float, kind: Kind = "number") -> str:
 
 
 def _number(value: float) -> str:
-    if value == 0 or 1e-3 <= abs(value) < 1e4:
+    if abs(value) < 1e-9 or 1e-3 <= abs(value) < 1e4:
         return f"{value:.3f}"
     return f"{value:.1e}"
 

@@ -84,7 +84,7 @@ def draw(chart: Chart) -> str:
     frame = _frame(chart)
     parts = [_grid(chart, frame)]
     parts.append(frame.inside("".join(_band(line, frame) for line in chart.lines if len(line.lower))))
-    parts += [_mark(mark, frame) for mark in chart.marks]
+    parts += [_mark(mark, frame, chart.marks[:place]) for place, mark in enumerate(chart.marks)]
     parts.append(frame.inside("".join(_line(line, frame) for line in chart.lines if line.joined)))
     parts += [_dots(line, frame) for line in chart.lines if line.dots or not line.joined]
     box = f"0 0 {chart.width} {chart.height}"
@@ -198,12 +198,13 @@ def _dots(line: Line, frame: _Frame) -> str:
     return "".join(drawn)
 
 
-def _mark(mark: Mark, frame: _Frame) -> str:
+def _mark(mark: Mark, frame: _Frame, earlier: Sequence[Mark]) -> str:
     name = html.escape(mark.name)
     if mark.axis == "y":
         y, right = frame.y(mark.at), frame.width - RIGHT
         text = f'<text class="marktext" x="{LEFT + 6}" y="{y - 6:.1f}">{name}</text>'
         return f'<line class="mark {mark.colour}" x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>{text}'
     x, bottom = frame.x(mark.at), frame.height - BOTTOM
-    text = f'<text class="marktext" x="{x + 6:.1f}" y="{TOP + 12}">{name}</text>'
+    row = sum(other.axis == "x" for other in earlier)  # names of upright marks stand below each other
+    text = f'<text class="marktext" x="{x + 6:.1f}" y="{TOP + 12 + 16 * row}">{name}</text>'
     return f'<line class="mark {mark.colour}" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{bottom}"/>{text}'

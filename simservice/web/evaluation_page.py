@@ -88,9 +88,8 @@ def _row(line: Figures, reading: Figures, *, first: bool) -> str:
         value, lower, upper = -value, -upper, -lower
     words = f"{reading['name']}: {reading['shown']}, bar {reading['bar_shown']}"
     drawn = gauge(value, lower, upper, _number(reading["bar"]), at_most=reading["at_most"], words=words)
-    floor = reading["floor_shown"] or '<span class="small">divided by it</span>'
-    if not first and not reading["floor_shown"]:
-        floor = ""
+    divided = reading["metric"].startswith(("error_ratio", "trust_horizon"))
+    floor = reading["floor_shown"] or ('<span class="small">divided by it</span>' if divided else "")
     plural = {"policy": "policies"}.get(reading["unit"], f"{reading['unit']}s")
     evidence = f"{reading['units']} {plural}" if reading["units"] else ""
     cells = (

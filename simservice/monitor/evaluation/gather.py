@@ -5,13 +5,14 @@ Plays and pairs; knows no metric's number and no verdict.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from simservice.data.collect import RealStepCounter, collect_episodes
 from simservice.data.policies import Policy, epsilon_mixture, random_policy, sticky_policy
+from simservice.fidelity.exploitation import optimise_inside
 from simservice.fidelity.pixels import picture
 from simservice.fidelity.support import SupportDistance
 from simservice.fidelity.traces import Traces
@@ -38,9 +39,10 @@ Tell = Callable[[str], None]
 Maker = Callable[[int], Policy]
 """A policy from a seed."""
 
-DRAWN, POOL = 8, 64
-"""So many small policies of a pool drawn at random, evenly spaced by what the world says of them. Drawn blindly all of
-them may be equally bad, and with fewer than eight no ranking is believed."""
+RUNS, RUN_CANDIDATES = 8, 16
+"""Optimisation runs inside the world, each with luck of its own and each stopped earlier than the next: independent
+policies of all qualities, of the kind that agents of this world become. With fewer than eight no ranking is believed.
+Policies drawn blindly run away to where no agent stays, and judge worlds by that."""
 
 STEP_COPIES = 32  # of single steps: enough to see the spread that the world predicts
 FEW_COPIES, MANY_NUMBERS = 8, 64  # of observations with more numbers than that: the copies must fit into memory
@@ -86,7 +88,7 @@ def make_suite(
     policies: Mapping[str, Policy],
     counter: RealStepCounter,
 ) -> Suite:
-    """Random play, held actions, small policies drawn at random, and those given: pure and with 30 % random actions."""
+    """Random play, held actions, small policies on their way, and those given: pure and with 30 % random actions."""
     spaces = reality.observation_space, reality.action_space
     first = play(config, reality, "random", random_policy(*spaces, config.seed), counter)
     small = LinearPolicies.fitted(*spaces, first)
@@ -95,8 +97,8 @@ def make_suite(
         "sticky": lambda seed: sticky_policy(*spaces, seed),
     }
     runs: dict[str, str] = {}
-    for number, parameters in enumerate(_spread_out(player, small, reality, config)):
-        makers[f"drawn-{number + 1}"] = _always(small.policy(parameters))
+    for number, parameters in enumerate(_on_their_way(player, small, reality, config)):
+        makers[f"run-{number + 1}"] = _always(small.policy(parameters))
     for name, given in policies.items():
         mixed = f"{name}-epsilon{EPSILON:g}"
         makers[name], makers[mixed] = _always(given), _mixed(given, reality)
@@ -104,18 +106,20 @@ def make_suite(
     return Suite(makers=makers, runs=runs, small=small, first=first)
 
 
-def _spread_out(player: DreamPlayer, small: LinearPolicies, reality: Reality, config: ProbeConfig) -> list[Array]:
-    """(DRAWN, parameters), from the worst to the best of the pool by imagined returns; costs no real step."""
-    pool = np.stack([small.draw(1000 * config.seed + number) for number in range(POOL)])
-    said = imagined_returns(player, small, pool, reality, 1000 * config.seed + 5)
-    order = np.argsort(said, kind="stable")
-    # By their values and not their places: most of a pool are as bad as each other.
-    wanted = np.linspace(said.min(), said.max(), DRAWN)
-    chosen: list[int] = []
-    for value in wanted:
-        free = [index for index in order if index not in chosen]
-        chosen.append(min(free, key=lambda index: abs(said[index] - value)))
-    return [pool[index] for index in sorted(chosen, key=lambda index: said[index])]
+def _on_their_way(player: DreamPlayer, small: LinearPolicies, reality: Reality, config: ProbeConfig) -> Iterator[Array]:
+    """(parameters,) of each run: the first is as drawn, the last went through half as many generations as there are
+    runs. Costs no real step."""
+    for run in range(RUNS):
+        luck = 1000 * config.seed + 10 * run
+        generation = iter(range(RUNS))
+
+        def score(tried: Array, luck: int = luck, generation: Iterator[int] = generation) -> Array:
+            return imagined_returns(player, small, tried, reality, luck + next(generation))
+
+        if run < 2:
+            yield small.draw(luck)
+        else:
+            yield optimise_inside(score, small.parameters, generations=run // 2, candidates=RUN_CANDIDATES, seed=luck)
 
 
 def _always(policy: Policy) -> Maker:

@@ -1,7 +1,7 @@
 """Small policies as vectors of numbers: linear in what is seen, for every space with a fixed shape.
 
-Drawn at random they are independent policies to be ranked; optimised inside a world they show whether it can be won in
-the dream only.
+Optimised a little inside a world, each with luck of its own, they are independent policies to be ranked; optimised
+to the end they show whether it can be won in the dream only.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def test_every_registered_metric_is_measured_with_its_floor(faithful):
 
 def test_the_suite_holds_enough_independent_policies_to_rank(faithful):
     assert faithful.ranking.units == 10
-    assert faithful.scores["policy_rank_spearman"].value > 0.9
+    assert faithful.scores["policy_rank_spearman"].value > 0.8
 
 
 def test_a_given_policy_is_ranked_once_however_often_it_is_mixed(toy_server):
