@@ -94,7 +94,7 @@ def measure(blocks: int, seconds: float, every: float) -> dict[str, float]:
         size = ("--reference-probes", "100", "--calibration-probes", "200", "--fidelity-every", "0")
         watching = [*run, "monitor", "--address", address, "--folder", str(folder / "kept"), "--every", str(every)]
         monitor, url = started([*watching, *size], r"http://\S+/metrics")
-        os.setpriority(os.PRIO_PROCESS, monitor.pid, 19)  # as beside `serve`
+        os.setpriority(os.PRIO_PROCESS, monitor.pid, 10)  # as beside `serve`
         try:
             deadline = time.monotonic() + START_TIMEOUT_S
             while probes(url) < 2:

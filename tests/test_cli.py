@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import minari
@@ -18,19 +19,23 @@ import numpy as np
 import pytest
 import toy_reality
 from gymnasium import spaces
+from toy_registered import MODULE_ID
 
 import simservice
 from simservice.cli import fidelity, run
 from simservice.client.policy import Policy
 from simservice.client.session import RemoteSession
-from simservice.data.collect import RealStepCounter
-from simservice.data.minari import list_datasets, load_dataset
+from simservice.data.collect import RealStepCounter, collect_episodes
+from simservice.data.minari import list_datasets, load_dataset, save_dataset
 from simservice.monitor.probe import probe
 from simservice.monitor.reality import ProbeConfig
 from simservice.monitor.report import ProbeReport
 from simservice.serving.local import LocalServer
 
-VERBS = ("collect", "train", "evaluate", "serve", "token", "worlds", "probe", "demo")
+VERBS = (
+    *("collect", "train", "evaluate", "serve", "token", "worlds", "probe"),
+    *("monitor", "acknowledge", "report", "demo"),
+)
 
 
 def out(capsys: pytest.CaptureFixture[str], line: str, **names: object) -> str:
@@ -291,3 +296,21 @@ def test_evaluate_says_on_one_screen_whether_a_world_can_be_trusted(toy_folder, 
 def test_evaluate_says_that_a_folder_is_missing(capsys):
     assert run(["evaluate", "runs/nowhere"]) == 2
     assert "there is no folder runs/nowhere" in capsys.readouterr().err
+
+
+def test_real_episodes_of_a_dataset_are_reported_and_counted_once(capsys, toy_server, tmp_path):
+    with toy_reality.registered():
+        episodes = collect_episodes(toy_reality.ENV_ID, episodes=3, seed=0)
+    save_dataset([*episodes, replace(episodes[0], terminated=False, truncated=False)], "toy/real-v0",
+                 env_id=MODULE_ID, root=tmp_path)  # fmt: skip
+    line = "report toy toy/real-v0 --address {address} --root {root}"
+    first = out(capsys, line, address=toy_server.address, root=tmp_path)
+    assert first == "3 episodes accepted, 0 known before, 1 left out that had not ended\n"
+    assert "0 episodes accepted, 3 known before" in out(capsys, line, address=toy_server.address, root=tmp_path)
+
+
+def test_what_cannot_be_acknowledged_or_watched_so_is_told(capsys, tmp_path):
+    assert run(["acknowledge", "toy", "--folder", str(tmp_path)]) == 2
+    assert "no watch of 'toy'" in capsys.readouterr().err
+    assert run(["monitor", "--env", "CartPole-v1"]) == 2
+    assert "simservice monitor WORLD --env ID" in capsys.readouterr().err

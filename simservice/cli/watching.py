@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from simservice.telemetry import MetricsServer
 
 Folder = Annotated[Path, typer.Option(help="Where a monitor keeps what it learned, a folder a world.")]
-LOWEST_PRIORITY = 19
+PRIORITY = 10  # of the monitor beside a service: below everything that agents wait for
 
 
 def monitor(
@@ -157,7 +157,7 @@ def report(
 def _end_with_parent(stop: Callable[[], None]) -> None:
     """Calls `stop` when stdin ends: whoever started this process has ended. Yields to everything else meanwhile."""
     with contextlib.suppress(OSError):
-        os.nice(LOWEST_PRIORITY)
+        os.nice(PRIORITY)
 
     def wait() -> None:
         sys.stdin.buffer.read()
