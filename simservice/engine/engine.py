@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -59,7 +60,9 @@ class Engine:
         buckets: Sequence[int] = BUCKETS,
         name: str = "",
         here_below_s: float | None = None,
+        known_uncertainty: float = math.inf,  # beyond which a step is counted as outside what the world knows
     ) -> None:
+        self._known_uncertainty = known_uncertainty
         self.world = world.to(device).eval().requires_grad_(False)
         self.spec = world.spec
         self.capacity = capacity
@@ -353,7 +356,7 @@ class Engine:
         fitting = [size for size in self._buckets if size < self.capacity]
         larger = [size for size in self._buckets if size >= self.capacity]
         self._sizes = prepared_sizes(self.world, str(self._arena.device), [*fitting, *larger[:1]])
-        runner = Runner(self.world, self._arena, self._control, self._sizes, self._stats)
+        runner = Runner(self.world, self._arena, self._control, self._sizes, self._stats, self._known_uncertainty)
         runner.start(np.array([self._arena.scratch]))  # a real state, so that padding rows are legal ones
         self._stats.batches.clear()
         self._stats.padded_rows = 0

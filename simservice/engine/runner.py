@@ -42,7 +42,15 @@ class Started:
 class Runner:
     """One world over one arena, in batches of the given sizes only."""
 
-    def __init__(self, world: World, arena: Arena, control: Control, sizes: Sequence[int], stats: EngineStats) -> None:
+    def __init__(
+        self,
+        world: World,
+        arena: Arena,
+        control: Control,
+        sizes: Sequence[int],
+        stats: EngineStats,
+        known_uncertainty: float = math.inf,
+    ) -> None:
         self.world = world
         self.arena = arena
         self.control = control
@@ -51,6 +59,7 @@ class Runner:
         self.observation_leaves = leaves_of(world.spec.observation_space, "observation")
         self.action_leaves = leaves_of(world.spec.action_space, "action")
         self._uncertain = "uncertainty" in world.spec.capabilities
+        self._known = known_uncertainty
 
     def step(self, lanes: Array, where: Span, action: Leaves) -> Stepped:
         """One step of every lane. Where the world's answer is not finite the lane stays in its state."""
@@ -108,6 +117,8 @@ class Runner:
         reward = _array(out.reward, count).astype(np.float64, copy=False)
         terminated = _array(out.terminated, count)
         uncertainty = _array(out.uncertainty, count) if self._uncertain else None
+        if uncertainty is not None and self._known < math.inf:
+            self.stats.beyond_support += int(np.count_nonzero(uncertainty > self._known))
         broken = unusable(observation, reward)
         if broken is None:
             self.arena.scatter(where, after, count)

@@ -39,6 +39,7 @@ class EngineStats:
     episodes_begun: int = 0
     episodes_terminated: int = 0
     episodes_truncated: int = 0
+    beyond_support: int = 0  # of the lane steps: less sure than nearly all real steps that the world was held against
     world_errors: int = 0  # steps or starts whose result was not finite
     dropped: int = 0  # requests whose sender had gone, or waited no longer, before they began
     failures: int = 0  # requests that ended in InternalError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -87,7 +88,15 @@ class Replica:
         self.config = config
         self.store = store
         capacity = lanes_that_fit(world, config.device, config.capacity)
-        self.engine = Engine(world, capacity=capacity, device=config.device, buckets=config.buckets)
+        known = provenance.fidelity.get("uncertainty_known")
+        self._tells_support = known is not None
+        self.engine = Engine(
+            world,
+            capacity=capacity,
+            device=config.device,
+            buckets=config.buckets,
+            known_uncertainty=math.inf if known is None else float(known),
+        )
         context_frames = config.max_context_frames if "context" in world.spec.capabilities else 0
         codec = CommandCodec(world.spec, context_frames)
         self.metrics = ServingMetrics(world.spec.name, world.spec.version)
@@ -155,6 +164,7 @@ class Replica:
             sessions_open=sessions.open + sum(service.stats().open for service in others),
             restores=sessions.resumed - sessions.adopted,
             store_bytes={"sum": sum(stored), "max": max(stored, default=0)},
+            out_of_support=engine.beyond_support if self._tells_support else None,
             world_errors=engine.world_errors,
             requests_waiting=engine.waiting,
             episodes={"terminated": engine.episodes_terminated, "truncated": engine.episodes_truncated},

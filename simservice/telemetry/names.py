@@ -59,6 +59,12 @@ JOURNAL_APPEND = Name(
 )
 RESTORES = Name("simservice_session_restores_total", "Sessions brought back from the store.", ("world",), "counter")
 LANE_STEPS = Name("simservice_imagined_steps_total", "Environment steps made, over all lanes.", ("world",), "counter")
+OOD_STEPS = Name(
+    "simservice_ood_steps_total",
+    "Of these, steps less sure than 99 % of the real ones that the world was held against.",
+    ("world",),
+    "counter",
+)
 EPISODES = Name("simservice_imagined_episodes_total", "Imagined episodes that ended.", ("world", "end"), "counter")
 WORLD_ERRORS = Name(
     "simservice_world_errors_total", "Steps or starts of a lane whose numbers were not finite.", ("world",), "counter"
@@ -225,8 +231,8 @@ CORROBORATING_TENANTS = Name(
 MONITOR_WORLDS = Name("simservice_monitor_worlds", "Worlds that the monitor watches.")
 
 SERVING_NAMES = (
-    RPC_DURATION, RPC_TOTAL, JOURNAL_APPEND, RESTORES, LANE_STEPS, EPISODES, WORLD_ERRORS, BATCH_SIZE, TICK_DURATION,
-    LANES_IN_USE, LANES_CAPACITY, SESSIONS_OPEN, STORE_BYTES, REQUESTS_WAITING, REPORTED_EPISODES,
+    RPC_DURATION, RPC_TOTAL, JOURNAL_APPEND, RESTORES, LANE_STEPS, OOD_STEPS, EPISODES, WORLD_ERRORS, BATCH_SIZE,
+    TICK_DURATION, LANES_IN_USE, LANES_CAPACITY, SESSIONS_OPEN, STORE_BYTES, REQUESTS_WAITING, REPORTED_EPISODES,
     WORLD_INFO,
 )  # fmt: skip
 FIDELITY_NAMES = (

@@ -69,6 +69,7 @@ class ServingReading:
     sessions_open: int
     restores: int
     store_bytes: Mapping[str, int] = field(default_factory=dict)  # of all sessions, by names.STORE_STATS
+    out_of_support: int | None = None  # of the lane steps; None: this world does not say
     world_errors: int = 0
     requests_waiting: int = 0
     episodes: Mapping[str, int] = field(default_factory=dict)  # that ended, by names.EPISODE_ENDS
@@ -131,6 +132,7 @@ class ServingMetrics:
         counters = (
             (names.LANE_STEPS, {(): reading.lane_steps}),
             (names.RESTORES, {(): reading.restores}),
+            (names.OOD_STEPS, {} if reading.out_of_support is None else {(): reading.out_of_support}),
             (names.WORLD_ERRORS, {(): reading.world_errors}),
             (names.EPISODES, {(end,): count for end, count in reading.episodes.items()}),
         )

@@ -11,6 +11,7 @@ import numpy as np
 from simservice.data.episodes import Dataset
 from simservice.errors import InvalidInput
 from simservice.fidelity.states import TAU, horizon_error_curve, trust_horizon
+from simservice.fidelity.support import QUANTILE as SUPPORT_QUANTILE
 from simservice.fidelity.traces import Traces, matrix, mean_while_running
 from simservice.training.loader import HELD_OUT_SHARE, split
 from simservice.types import Array, Context, Episode, Provenance
@@ -57,12 +58,17 @@ class Evaluation:
     reward_rmse: float
     termination: TerminationScore
     uncertainty_rank_correlation: float  # Spearman's, with the true one-step error
+    uncertainty_known: float  # the 0.99 quantile of what it says of these real steps; NaN where it says nothing
     trust_horizon_steps: int | None  # None: too few episodes to say
 
     def figures(self) -> dict[str, object]:
         """JSON values for provenance."""
         known = {str(k): error.world for k, error in self.errors.items() if math.isfinite(error.world)}
-        head = {"reward_r2": self.reward_r2, "reward_rmse": self.reward_rmse}
+        head = {
+            "reward_r2": self.reward_r2,
+            "reward_rmse": self.reward_rmse,
+            "uncertainty_known": self.uncertainty_known,
+        }
         ends = {f"termination_{name}": value for name, value in vars(self.termination).items()}
         numbers = {name: value for name, value in {**head, **ends}.items() if math.isfinite(value)}
         return {
@@ -187,6 +193,7 @@ def evaluate(world: World, episodes: Sequence[Episode], training: Sequence[Episo
         reward_rmse=reward_rmse,
         termination=termination_score(steps.terminated[:, 0], ahead.termination_probability[:, 0]),
         uncertainty_rank_correlation=_rank_correlation(ahead.uncertainty[:, 0], missed),
+        uncertainty_known=_quantile(ahead.uncertainty[:, 0]),
         trust_horizon_steps=_trust(windows, rollout),
     )
 
@@ -222,6 +229,7 @@ def _ungrounded(
             calibration_error=_NOTHING,
         ),
         uncertainty_rank_correlation=_NOTHING,
+        uncertainty_known=_NOTHING,
         trust_horizon_steps=None,
     )
 
@@ -271,6 +279,11 @@ def termination_score(true: Array, probability: Array) -> TerminationScore:
         average_precision=average,
         calibration_error=float(np.abs(gaps).sum() / len(true)),
     )
+
+
+def _quantile(uncertainty: Array) -> float:
+    """Beyond which a step counts as outside the support; NaN where the world says nothing."""
+    return float(np.quantile(uncertainty, SUPPORT_QUANTILE)) if np.isfinite(uncertainty).all() else _NOTHING
 
 
 def _rank_correlation(left: Array, right: Array) -> float:

@@ -458,3 +458,17 @@ def test_the_thread_uses_one_core():
         return torch.get_num_threads()
 
     assert run(scenario) == 1
+
+
+def test_steps_less_sure_than_what_is_known_are_counted():
+    async def counted(engine):
+        lanes = lanes_of(engine, 4)
+        await engine.reset(lanes, Reset(seeds=np.arange(4)))
+        said = [(await engine.step(lanes, act([1] * 4))).infos["uncertainty"].value for _ in range(3)]
+        return engine.stats().beyond_support, np.concatenate(said)
+
+    _, said = run(counted)
+    typical = float(np.median(said))
+    assert run(counted)[0] == 0  # where nobody says what is known, nothing is beyond it
+    assert run(counted, known_uncertainty=typical)[0] == int((said > typical).sum())
+    assert run(counted, known_uncertainty=-1.0)[0] == 12
