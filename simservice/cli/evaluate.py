@@ -196,9 +196,9 @@ def _write(found: WholeEvaluation, folder: Path) -> None:
 
 def show(found: WholeEvaluation) -> None:
     """The eight numbers and the verdict on one screen."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    from simservice.fidelity.front_page import interval_shown, shown
+    from simservice.fidelity.reading import interval_shown, shown
 
     screen = console()
     changed = ", ".join(f"{name}={value}" for name, value in found.attributes.items())
@@ -207,7 +207,8 @@ def show(found: WholeEvaluation) -> None:
         f"real episodes, {found.real_steps:,} real steps, {found.seconds:.0f} s",
         highlight=False,
     )
-    table = Table("", "", "seen", "95 % interval", "bar", "floor", "level", "evidence", box=None, pad_edge=False)
+    kept = [Column(name, no_wrap=True) for name in ("", "", "seen", "95 % interval", "bar", "floor")]
+    table = Table(*kept, "level", "evidence", box=None, pad_edge=False)
     for line in found.page.lines:
         for place, reading in enumerate(line.readings):
             floor = "" if reading.floor.median != reading.floor.median else shown(reading.floor.median, reading.kind)
@@ -220,7 +221,7 @@ def show(found: WholeEvaluation) -> None:
                 f"{'≤' if reading.at_most else '≥'} {shown(reading.bar, reading.kind)}",
                 floor,
                 reading.level,
-                f"{reading.score.units} {units}" if reading.score.units else "",
+                f"{reading.score.units} {units}" if reading.score.units and place == 0 else "",
             )
     screen.print(table)
     verdict = found.page.verdict

@@ -19,53 +19,15 @@ from simservice.fidelity.metric import UNKNOWN, Score, metrics
 from simservice.fidelity.noise import NoiseFloor
 from simservice.fidelity.outcomes import PolicyGap, ReturnGap
 from simservice.fidelity.ranking import LEAST_UNITS, PolicyRanking
+from simservice.fidelity.reading import NO_FLOOR, Mark, Reading, shown
 from simservice.fidelity.states import MIN_WINDOWS, HorizonCurve
 
-Mark = Literal["good", "close", "bad", "unknown"]
-Kind = Literal["number", "steps", "share", "log10"]
 Grade = Literal["trustworthy", "with care", "untrustworthy", "unknown"]
 
-NO_FLOOR = NoiseFloor(math.nan, math.nan, math.nan, 0)
 MOST_CARE = 3
 """So many numbers that each ask for care are together a reason not to trust."""
 
 WORST_FIRST: tuple[Mark, ...] = ("bad", "unknown", "close", "good")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reading:
-    """One number with all that is needed to read it."""
-
-    name: str  # in words
-    metric: str  # as registered
-    score: Score
-    bar: float
-    at_most: bool = True
-    kind: Kind = "number"
-    size: bool = False  # the number counts without its sign
-    bound: bool = False  # the number is a bound itself, and decides without its interval
-    decides: bool = True  # beyond its bar a world is untrustworthy; else it asks for care
-    silent: bool = False  # another reading tells the same in its sentence
-    floor: NoiseFloor = NO_FLOOR
-    level: str = ""
-    unit: str = ""
-    convention: str = ""
-    sentence: str = ""  # of what is wrong, where something is
-    why_unknown: str = ""
-
-    @property
-    def mark(self) -> Mark:
-        """Against the bar."""
-        value, low, high = self.score.value, self.score.lower, self.score.upper
-        if math.isnan(value):
-            return "unknown"
-        if self.size and value < 0:
-            value, low, high = -value, -high, -low
-        if value <= self.bar if self.at_most else value >= self.bar:
-            return "good"
-        nearest = low if self.at_most else high
-        spans = not self.bound and (nearest <= self.bar if self.at_most else nearest >= self.bar)
-        return "close" if spans else "bad"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -319,7 +281,7 @@ def _signals(found: Findings) -> Line:
             _reading(
                 found,
                 "termination_ece_ratio",
-                "ends, calibration error",
+                "ends, calibration",
                 thresholds.TERMINATION_ECE,
                 f"its probabilities of an end are off by {value('termination_ece_ratio'):.3f} on average "
                 f"(bar {thresholds.TERMINATION_ECE:g})",
@@ -357,7 +319,7 @@ def _drift(found: Findings) -> Line:
     log10 = max(drift.log10_evidence.values()) if drift is not None else math.nan
     alarmed = ", ".join(drift.alarmed) if drift is not None else ""
     reading = Reading(
-        name="evidence of change, log10",
+        name="change, log10 evidence",
         metric="drift_log10_evalue",
         score=Score(log10, log10, log10, drift.probes if drift is not None else 0),
         bar=drift.log10_threshold if drift is not None else thresholds.DRIFT_LOG10,
@@ -388,29 +350,3 @@ def _exploitation(found: Findings) -> Line:
         readings=(reading,),
         note=f"policy optimised inside: {told}" if told else reading.why_unknown,
     )
-
-
-def shown(value: float, kind: Kind = "number") -> str:
-    """A number as people read it; unknown where there is none."""
-    if math.isnan(value):
-        return "unknown"
-    if kind == "steps":
-        return f"{value:.0f}" if math.isfinite(value) else "all"
-    if kind == "share":
-        return f"{100 * value:.1f} %"
-    if kind == "log10":
-        return f"{value:.1f}"
-    return _number(value)
-
-
-def _number(value: float) -> str:
-    if abs(value) < 1e-9 or 1e-3 <= abs(value) < 1e4:
-        return f"{value:.3f}"
-    return f"{value:.1e}"
-
-
-def interval_shown(score: Score, kind: Kind = "number") -> str:
-    """Its 95 % interval; empty where there is none to tell."""
-    if math.isnan(score.lower) or score.lower == score.upper:
-        return ""
-    return f"{shown(score.lower, kind)} to {shown(score.upper, kind)}"

@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from simservice.fidelity.front_page import MOST_CARE, Findings, Reading, front_page, interval_shown, shown
+from simservice.fidelity.front_page import MOST_CARE, Findings, front_page
 from simservice.fidelity.metric import UNKNOWN, Score
 from simservice.fidelity.outcomes import return_gap
 from simservice.fidelity.ranking import policy_ranking
+from simservice.fidelity.reading import Reading, interval_shown, shown
 from simservice.fidelity.states import HorizonCurve
 
 GOOD = {

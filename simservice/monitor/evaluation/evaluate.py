@@ -14,11 +14,12 @@ from simservice.data.collect import RealStepCounter
 from simservice.data.episodes import fingerprint
 from simservice.data.policies import Policy
 from simservice.errors import RealStepBudgetExceeded
-from simservice.fidelity.front_page import NO_FLOOR, Findings, FrontPage, front_page
+from simservice.fidelity.front_page import Findings, FrontPage, front_page
 from simservice.fidelity.metric import UNKNOWN, Score, metrics
 from simservice.fidelity.noise import SPLITS, NoiseFloor, noise_floor
 from simservice.fidelity.outcomes import ReturnGap, return_gap
 from simservice.fidelity.ranking import PolicyRanking, policy_ranking
+from simservice.fidelity.reading import NO_FLOOR
 from simservice.fidelity.states import HorizonCurve, horizon_error_curve
 from simservice.fidelity.thresholds import LEAST_STEPS
 from simservice.monitor.evaluation.exploit import Exploited, exploit

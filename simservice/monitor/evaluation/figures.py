@@ -13,9 +13,10 @@ import numpy as np
 from PIL import Image
 
 from simservice import __version__
-from simservice.fidelity.front_page import Line, Reading, interval_shown, shown
+from simservice.fidelity.front_page import Line
 from simservice.fidelity.metric import metrics
 from simservice.fidelity.outcomes import BINS
+from simservice.fidelity.reading import Reading, interval_shown, shown
 from simservice.fidelity.states import CONVENTION, TAU
 from simservice.monitor.evaluation.evaluate import Evaluation
 from simservice.monitor.evaluation.gather import Evidence, Pair
