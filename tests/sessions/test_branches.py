@@ -1,12 +1,13 @@
 """Fork, save, restore, forget; what they survive, what they cost, and that a session which kills is left alone."""
 
 import asyncio
+import pickle
 import secrets
 
 import numpy as np
 import pytest
 from counter_lanes import encode, same
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_service import NEXT_STEP, FailingStore, Replica, served
 
@@ -21,9 +22,11 @@ from simservice.errors import (
     StoreUnavailable,
     UnknownPoint,
 )
+from simservice.sessions.embedded import EmbeddedStore
 from simservice.sessions.lanes import Forget, Forgotten, Fork, Forked, Restore, Restored, Save, Saved
 from simservice.sessions.memory_store import MemoryStore
 from simservice.sessions.quotas import Tenant
+from simservice.sessions.redis_store import RedisStore
 
 
 async def ask(replica, session, sequence, command, **more):
@@ -358,27 +361,43 @@ PROGRAMS = st.lists(
         st.tuples(st.just("forget"), st.integers(0, 5)),
         st.tuples(st.just("fork"), st.integers(1, 2)),
         st.tuples(st.just("die")),
+        st.tuples(st.just("hand over")),
         st.tuples(st.just("repeat")),
     ),
     max_size=40,
 )
 
 
-async def play(program, *, deaths):
+class PickledReplies:
+    """Answers as bytes, for tests."""
+
+    def reply(self, sequence, result, lanes):
+        return pickle.dumps(result)
+
+    def kept_reply(self, raw):
+        return pickle.loads(raw)
+
+
+def a_replica(store):
+    return Replica(store, replies=PickledReplies(), snapshot_every_steps=5, replies_kept=3, capacity=512)
+
+
+async def play(program, store, *, deaths):
     """All answers of a program, and those of a step of every forked session at its end."""
-    store = MemoryStore()
-    replicas = [Replica(store, snapshot_every_steps=5, replies_kept=3, capacity=512)]
+    replicas = [a_replica(store)]
     session = await replicas[-1].begin()
     answers, points, children = [], [], []
     for number, (verb, *arguments) in enumerate(program):
-        if verb in ("die", "repeat"):
+        if verb in ("die", "hand over", "repeat"):
             if not deaths:
                 continue
-            if verb == "die":
-                replicas.append(Replica(store, snapshot_every_steps=5, replies_kept=3, capacity=512))
+            if verb == "hand over":
+                await replicas[-1].service.put_down(session)
+                assert replicas[-1].service.held.get(session.token) is None
+            if verb != "repeat":
+                replicas.append(a_replica(store))
                 session = await replicas[-1].service.resume(session.token)
-            if answers and isinstance(answers[-1], tuple):
-                sequence, command, answer = answers[-1]
+            for sequence, command, answer in [one for one in answers if isinstance(one, tuple)][-3:]:
                 again = await do(replicas[-1], session, sequence, command)
                 assert again == answer if not hasattr(answer, "observation") else same(again, answer)
             continue
@@ -419,11 +438,36 @@ def chosen(verb, arguments, points, number):
     return Restore(point) if verb == "restore" else Forget((point,))
 
 
-@settings(max_examples=120, deadline=None)
+@pytest.fixture(scope="module")
+def server():
+    with EmbeddedStore() as embedded:
+        yield embedded
+
+
+@settings(max_examples=300, deadline=None)
 @given(PROGRAMS)
 def test_any_program_gives_the_same_answers_whatever_dies(program):
+    compare(program, MemoryStore)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(PROGRAMS)
+def test_any_program_gives_the_same_answers_with_a_real_store(server, program):
+    compare(program, lambda: RedisStore(server.url))
+
+
+def compare(program, make_store):
+    """The same program undisturbed, and with the deaths and hand-overs that it names."""
+
+    async def once(deaths):
+        store = make_store()
+        try:
+            return await play(program, store, deaths=deaths)
+        finally:
+            await store.close()
+
     async def both():
-        return await play(program, deaths=False), await play(program, deaths=True)
+        return await once(False), await once(True)
 
     calm, stormy = asyncio.run(asyncio.wait_for(both(), 60))
     assert len(calm) == len(stormy)

@@ -65,9 +65,11 @@ class SlowStore(MemoryStore):
 class Replica:
     """A service with its engine, and shorthands for the requests of the tests."""
 
-    def __init__(self, store, *, capacity=64, version="0123456789ab", **config):
+    def __init__(self, store, *, capacity=64, version="0123456789ab", replies=None, **config):
         self.engine = CounterLanes(capacity, version)
-        self.service = SessionService(self.engine, store, decode=decode, config=SessionConfig(**config))
+        self.service = SessionService(
+            self.engine, store, decode=decode, replies=replies, config=SessionConfig(**config)
+        )
 
     async def open(self, num_envs=2, mode=NEXT_STEP, key=None):
         return await self.service.open(num_envs, mode, key or secrets.token_bytes(16))
