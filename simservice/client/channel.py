@@ -19,6 +19,7 @@ from simservice.client.access import Access, Tls, access_to
 from simservice.errors import (
     InternalError,
     InvalidInput,
+    ReplicaDraining,
     ServerUnavailable,
     SimserviceError,
     Unauthenticated,
@@ -225,6 +226,8 @@ def translate(error: grpc.RpcError, world: str) -> SimserviceError | Interrupted
     for key, value in error.trailing_metadata() or ():
         told = error_from_metadata(key, value)
         if told is not None:
+            if isinstance(told, ReplicaDraining):
+                return Moved(str(told), told)
             return Interrupted(str(told), told) if told.code == "UNAVAILABLE" else told
     code, details = error.code().name, error.details() or "no details"
     if code in RETRIED:

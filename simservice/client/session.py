@@ -286,10 +286,6 @@ class RemoteSession:
                     request.sequence = self.sequence + 1  # now, as a resume may have told a later number
                 reply = stream.exchange(request, self.timeout_s)
             except Interrupted as problem:
-                self._drop_stream()
-                if isinstance(problem, Moved):  # the old connection may lead to the same replica for a while
-                    self._connection = self._connection.renewed()
-                    self.moves += 1
                 give_up_at = give_up_at or time.monotonic() + self.patience_s
                 self._pause(attempt, give_up_at, problem)
                 attempt += 1
@@ -314,6 +310,10 @@ class RemoteSession:
 
     def _pause(self, attempt: int, give_up_at: float, problem: Interrupted) -> None:
         """Waits before the next attempt, longer each time and never in step with other clients."""
+        self._drop_stream()
+        if isinstance(problem, Moved):  # the old connection may lead to the same replica for a while
+            self._connection = self._connection.renewed()
+            self.moves += 1
         left = give_up_at - time.monotonic()
         if left <= 0:
             self._give_up()
