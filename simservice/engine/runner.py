@@ -182,10 +182,10 @@ def _host(leaves: Tensors, count: int) -> Leaves:
 
 def _array(tensor: Tensor, count: int) -> Array:
     """The first rows on the host; no copy where they are there already."""
-    if count < tensor.shape[0]:
-        tensor = tensor[:count]
-    array: Array = tensor.numpy() if tensor.device.type == "cpu" else tensor.cpu().numpy()
-    return array
+    if not tensor.is_cpu:
+        tensor = tensor[:count].cpu()
+    array: Array = tensor.numpy()
+    return array if len(array) == count else array[:count]
 
 
 def unusable(observation: Leaves, reward: Array | None = None) -> Array | None:

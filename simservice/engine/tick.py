@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import numpy as np
 
@@ -44,11 +43,11 @@ class Ticker:
             requests = [request for request in requests if not self._dropped(request)]
         steps = [request for request in requests if request.kind == "step"]
         if steps:
-            self._guarded(steps, partial(self._episodes.step, steps))
+            self._guarded(steps, self._episodes.step)
         if len(steps) < len(requests):
             for request in requests:
                 if request.kind != "step":
-                    self._guarded([request], partial(self._alone, request))
+                    self._guarded([request], self._alone)
         if worked:
             self.work_s += RECENT * (time.thread_time() - worked - self.work_s)
         self._stats.ticks += 1
@@ -61,10 +60,10 @@ class Ticker:
         request.error = DeadlineExceeded.not_begun()
         return True
 
-    def _guarded(self, requests: Sequence[Request], work: Callable[[], None]) -> None:
+    def _guarded(self, requests: Sequence[Request], work: Callable[[Sequence[Request]], None]) -> None:
         """Runs work; whatever it raises becomes the answer of these requests, never the end of the engine."""
         try:
-            work()
+            work(requests)
         except SimserviceError as error:
             for request in requests:
                 request.error = error
@@ -76,8 +75,9 @@ class Ticker:
                     f"world {self.name} failed ({type(error).__name__}); the server's log tells more"
                 )
 
-    def _alone(self, request: Request) -> None:
-        """Requests that share no batch."""
+    def _alone(self, requests: Sequence[Request]) -> None:
+        """A request that shares no batch."""
+        (request,) = requests
         lanes = request.lanes
         if request.kind == "reset":
             self._episodes.reset(request)

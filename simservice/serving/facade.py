@@ -294,8 +294,11 @@ class Stream:
             if len(payload) != self._plain_bytes:
                 refuse_unknown(request)
                 self._plain_bytes = len(payload) if call == "step" else 0
-            with host.service.deadlines.watch(session, request.timeout_ms):
+            host.service.deadlines.begin(session, request.timeout_ms)
+            try:
                 result = await host.service.apply(session, request.sequence, command, payload)
+            finally:
+                host.service.deadlines.end(session)
             return host.codec.reply(request.sequence, result, session.num_envs)
         if call in BRANCHES:
             if self._budget is not None:  # a lane that is saved, restored or copied from costs a step of it

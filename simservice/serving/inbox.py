@@ -1,14 +1,16 @@
 """The requests of one stream, from whose wait one can be called away. Knows no gRPC and no sessions.
 
-A read that gRPC has begun must not be cancelled, and a task for each would cost a message 6.5 us. So the read is driven
-here by hand (3.4 us): what it waits for wakes a gate, and so does being called away; the read then goes on alone.
+A read that gRPC has begun must not be cancelled, and a task or a second future for each would cost a message another
+turn of the event loop. So the read is driven here by hand: the stream's task is woken by the read's own future, or by
+being called away; the read then goes on alone.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Callable, Generator
+from contextvars import Context
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -21,20 +23,19 @@ class Inbox(Generic[T]):
 
     def __init__(self, requests: AsyncIterator[T]) -> None:
         self._requests = requests
-        self._gate: asyncio.Future[None] | None = None
+        self._wait: _Wait | None = None
         self._called = False
 
     def call_away(self) -> None:
         """Whoever waits, or waits next, gets None."""
         self._called = True
-        if self._gate is not None:
-            _open(self._gate)
+        if self._wait is not None:
+            self._wait.end()
 
     def __await__(self) -> Generator[Any, None, T | None]:
         if self._called:
             return None
         read = self._requests.__anext__().__await__()
-        loop = asyncio.get_running_loop()
         while True:
             try:
                 awaited = next(read)
@@ -46,24 +47,56 @@ class Inbox(Generic[T]):
             if awaited is None:  # a bare yield: it only wants the loop to turn
                 yield None
                 continue
-            awaited._asyncio_future_blocking = False  # as the task would, which sees the gate instead
-            gate = self._gate = loop.create_future()
-            awaited.add_done_callback(lambda _, gate=gate: _open(gate))
+            awaited._asyncio_future_blocking = False  # as the task would, which sees the wait instead
+            self._wait = _Wait(awaited)
             try:
-                yield from gate
+                yield self._wait
             except BaseException:
-                _leave(read, awaited)
-                raise
+                if not awaited.done():  # the task was cancelled; else the read raises the same
+                    _leave(read, awaited)
+                    raise
             finally:
-                self._gate = None
+                self._wait = None
             if self._called and not awaited.done():
                 _leave(read, awaited)
                 return None
 
 
-def _open(gate: asyncio.Future[None]) -> None:
-    if not gate.done():
-        gate.set_result(None)
+class _Wait:
+    """What a task is given to wait for in place of a future: it hears of the future's end, and can be woken before.
+
+    The methods are those that asyncio's tasks call of whatever a coroutine yields to them.
+    """
+
+    __slots__ = ("_asyncio_future_blocking", "_callback", "_cancelled", "_context", "_future")
+
+    def __init__(self, future: asyncio.Future[Any]) -> None:
+        self._asyncio_future_blocking = True
+        self._future = future
+        self._callback: Callable[[Any], object] | None = None
+        self._context: Context | None = None
+        self._cancelled = False
+
+    def end(self) -> None:
+        """Wakes the task; the future goes on."""
+        if self._callback is not None and self._future.remove_done_callback(self._callback):
+            self.get_loop().call_soon(self._callback, self, context=self._context)
+
+    def add_done_callback(self, callback: Callable[[Any], object], *, context: Context | None = None) -> None:
+        self._callback, self._context = callback, context
+        self._future.add_done_callback(callback, context=context)
+
+    def cancel(self, msg: object = None) -> bool:
+        self._cancelled = True
+        self.end()
+        return True
+
+    def result(self) -> None:
+        if self._cancelled:
+            raise asyncio.CancelledError
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        return self._future.get_loop()
 
 
 def _leave(read: Generator[Any, None, Any], awaited: asyncio.Future[Any]) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from simservice.sessions.session import Session
 
@@ -19,18 +18,17 @@ class Deadlines:
         self._watched: set[Session] = set()
         self._alarm: asyncio.TimerHandle | None = None
 
-    @contextmanager
-    def watch(self, session: Session, timeout_ms: int) -> Iterator[None]:
-        """Around one request; 0: the default."""
+    def begin(self, session: Session, timeout_ms: int) -> None:
+        """A request begins; 0: the default."""
         loop = asyncio.get_running_loop()
         expires = session.expires = loop.time() + (timeout_ms / 1000 or self._default_s)
         self._watched.add(session)
         if self._alarm is None or expires < self._alarm.when():
             self._set(loop, expires)
-        try:
-            yield
-        finally:
-            self._watched.discard(session)
+
+    def end(self, session: Session) -> None:
+        """It has ended."""
+        self._watched.discard(session)
 
     def stop(self) -> None:
         """Nothing is watched any more."""

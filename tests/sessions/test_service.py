@@ -446,8 +446,11 @@ async def test_a_request_that_has_not_begun_when_its_time_is_over_is_refused_and
     replica.engine.held = True
 
     async def watched(session, timeout_ms):
-        with replica.service.deadlines.watch(session, timeout_ms):
+        replica.service.deadlines.begin(session, timeout_ms)
+        try:
             return await replica.step(session, 2)
+        finally:
+            replica.service.deadlines.end(session)
 
     hasty, patient = asyncio.create_task(watched(session, 0)), asyncio.create_task(watched(other, 20_000))
     await asyncio.sleep(0.2)
