@@ -89,6 +89,12 @@ class Runner:
             self.arena.scatter(part, state, b - a)
             self.control.counter[part] += 1
 
+    def rebuild(self, lanes: Array) -> None:
+        """Makes the caches of every lane again."""
+        for a, b, size in self._cut(len(lanes)):
+            padded = pad(lanes[a:b], size, self.arena.scratch)
+            self.arena.scatter(lanes[a:b], self.world.rebuild(self.arena.gather(padded)), b - a)
+
     def look(self, lanes: Array) -> Leaves:
         """The present observation of every lane."""
         parts = []

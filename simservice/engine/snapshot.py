@@ -19,24 +19,32 @@ FORMAT = "1"
 MARK = "simservice-lanes"
 """The one entry of the metadata: safetensors shuffles several, and equal lanes shall be equal bytes."""
 
+CACHE = "kv"
+"""The role of slots that are left out, for World.rebuild makes them again."""
+
 ROW, COLUMN = "row/", "column/"
 
 
 def snapshot_lane_bytes(slots: dict[str, Slot]) -> int:
     """What one lane adds to a snapshot."""
-    return sum(math.prod(slot.shape) * slot.dtype.itemsize for slot in slots.values()) + Control(1).stored_bytes
+    kept = (slot for slot in slots.values() if slot.role != CACHE)
+    return sum(math.prod(slot.shape) * slot.dtype.itemsize for slot in kept) + Control(1).stored_bytes
 
 
-def pack(spec: WorldSpec, rows: Tensors, columns: dict[str, Array]) -> bytes:
-    """Lanes as bytes; all tensors have the lane axis first."""
-    tensors = {ROW + name: row.detach().cpu().contiguous() for name, row in rows.items()}
+def pack(spec: WorldSpec, slots: dict[str, Slot], rows: Tensors, columns: dict[str, Array]) -> bytes:
+    """Lanes as bytes, without their caches; all tensors have the lane axis first."""
+    kept = {name: row for name, row in rows.items() if slots[name].role != CACHE}
+    tensors = {ROW + name: row.detach().cpu().contiguous() for name, row in kept.items()}
     tensors |= {COLUMN + name: torch.from_numpy(np.ascontiguousarray(column)) for name, column in columns.items()}
     data: bytes = save(tensors, metadata={MARK: f"{FORMAT} {spec.full_name}"})
     return data
 
 
 def unpack(spec: WorldSpec, slots: dict[str, Slot], lanes: int, data: bytes) -> tuple[Tensors, dict[str, Array]]:
-    """What pack was given. ModelRetired for another version's lanes, InternalError for bytes that are no snapshot."""
+    """What pack was given, with zeros for the caches.
+
+    ModelRetired for another version's lanes, InternalError for bytes that are no snapshot.
+    """
     try:
         mark = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"][MARK]
         tensors = load(data)
@@ -47,12 +55,14 @@ def unpack(spec: WorldSpec, slots: dict[str, Slot], lanes: int, data: bytes) -> 
         raise InternalError(f"a snapshot has format {found!r}, this version reads {FORMAT!r}")
     if world != spec.full_name:
         raise ModelRetired(world, spec.full_name)
-    rows = {name: tensors.pop(ROW + name, None) for name in slots}
+    rows = {name: tensors.pop(ROW + name, None) for name, slot in slots.items() if slot.role != CACHE}
     columns = {name: tensors.pop(COLUMN + name, None) for name in STORED}
     if tensors or any(tensor is None or len(tensor) != lanes for tensor in (*rows.values(), *columns.values())):
         raise InternalError(f"a snapshot does not hold {lanes} lanes of {spec.full_name}")
-    for name, slot in slots.items():
-        row = rows[name]
+    for name, row in rows.items():
+        slot = slots[name]
         if row.shape[1:] != slot.shape or row.dtype != slot.dtype:
             raise InternalError(f"a snapshot's {name!r} is {row.dtype}{tuple(row.shape[1:])}, not {slot}")
+    for name in slots.keys() - rows.keys():
+        rows[name] = torch.zeros((lanes, *slots[name].shape), dtype=slots[name].dtype)
     return rows, {name: column.numpy() for name, column in columns.items()}

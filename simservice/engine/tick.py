@@ -13,7 +13,7 @@ from simservice.engine.control import Control
 from simservice.engine.episodes import Episodes
 from simservice.engine.requests import Copy, Request
 from simservice.engine.runner import Runner
-from simservice.engine.snapshot import pack, unpack
+from simservice.engine.snapshot import CACHE, pack, unpack
 from simservice.errors import DeadlineExceeded, InternalError, NeedsReset, SimserviceError
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,8 @@ class Ticker:
             request.result = self._runner.picture(lanes)
         elif request.kind == "snapshot":
             rows = self._arena.gather(lanes)
-            request.result = pack(self._runner.world.spec, rows, self._control.columns(lanes))
+            world = self._runner.world
+            request.result = pack(world.spec, dict(world.slots), rows, self._control.columns(lanes))
         elif request.kind == "look":
             request.result = self._episodes.look(lanes)
         elif request.kind == "copy":
@@ -99,6 +100,8 @@ class Ticker:
             here = {name: row.to(self._arena.device) for name, row in rows.items()}
             self._arena.scatter(lanes, here, len(lanes))
             self._control.write(lanes, columns)
+            if any(slot.role == CACHE for slot in world.slots.values()):
+                self._runner.rebuild(lanes)
         else:
             self._arena.clear(lanes)
 

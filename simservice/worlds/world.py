@@ -31,7 +31,10 @@ BUCKETS: tuple[int, ...] = (16, 64, 256, 1024)
 
 @dataclass(frozen=True)
 class Slot:
-    """One named part of a lane's state: shape and dtype of one row, and what it is for."""
+    """One named part of a lane's state: shape and dtype of one row, and what it is for.
+
+    What is of the role "kv" is a cache: it is left out of snapshots, and World.rebuild makes it again.
+    """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -124,6 +127,14 @@ class World(nn.Module, ABC):
     @abstractmethod
     def step(self, state: Tensors, action: Tensors, draws: Tensors) -> tuple[Tensors, StepOut]:
         """One environment step; action leaves as in the action space, in its own dtypes."""
+
+    def rebuild(self, state: Tensors) -> Tensors:
+        """The state with its caches, the slots of the role "kv", made again from all others; they are zeros here.
+
+        What follows from it must be what would have followed from the state that the snapshot was taken of. Rows of
+        lanes that were never reset are zeros.
+        """
+        return state
 
     @abstractmethod
     def emit(self, state: Tensors) -> Tensors:

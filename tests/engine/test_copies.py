@@ -2,9 +2,13 @@
 
 import numpy as np
 import pytest
-from test_engine import ACTIONS, act, lanes_of, run, where_ticks_run  # noqa: F401 (a fixture)
+import torch
+from test_engine import ACTIONS, NOISY, act, lanes_of, run, where_ticks_run  # noqa: F401 (a fixture)
+from toy import Toy, toy_spec
 
+from simservice.engine.snapshot import snapshot_lane_bytes
 from simservice.sessions.lanes import Reset
+from simservice.worlds.world import Slot
 
 
 def test_256_lanes_are_forked_in_at_most_three_ticks_and_go_on_bit_for_bit():
@@ -79,3 +83,50 @@ def test_lanes_that_were_never_reset_show_zeros_and_stay_so_in_a_copy(how):
             await engine.step(unready, act([0, 0, 0]))
 
     run(scenario)
+
+
+class Remembering(Toy):
+    """The toy whose steps also look at a cache: the square of where the lane is."""
+
+    rebuilt = 0
+
+    @property
+    def slots(self):
+        return {**super().slots, "squares": Slot((4,), torch.float64, role="kv")}
+
+    def init(self, draws):
+        return self.rebuild(super().init(draws))
+
+    def observe(self, *frame):
+        return self.rebuild(super().observe(*frame))
+
+    def step(self, state, action, draws):
+        after, out = super().step({"x": state["x"] + 0.01 * state["squares"]}, action, draws)
+        return {**after, "squares": after["x"] ** 2}, out
+
+    def rebuild(self, state):
+        self.rebuilt += 1
+        return {**state, "squares": state["x"] ** 2}
+
+
+def test_a_snapshot_leaves_caches_out_and_the_world_makes_them_again():
+    world = Remembering(toy_spec(), NOISY)
+
+    async def scenario(engine):
+        parent, other = lanes_of(engine, 20), lanes_of(engine, 20)
+        await engine.reset(parent, Reset(seeds=np.arange(20)))
+        for action in ACTIONS[:5]:
+            await engine.step(parent, act(np.repeat(action, 20)))
+        snapshot = await engine.snapshot(parent)
+        assert b"squares" not in snapshot
+        assert engine.lane_bytes == 64
+        assert engine.snapshot_lane_bytes == snapshot_lane_bytes(dict(Toy(toy_spec()).slots))
+        before = world.rebuilt
+        await engine.restore(other, snapshot)
+        assert world.rebuilt > before
+        for action in ACTIONS[5:]:
+            ours = await engine.step(parent, act(np.repeat(action, 20)))
+            theirs = await engine.step(other, act(np.repeat(action, 20)))
+            assert ours.observation["observation"].tobytes() == theirs.observation["observation"].tobytes()
+
+    run(scenario, world=world)
