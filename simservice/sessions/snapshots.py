@@ -78,7 +78,9 @@ class Snapshots:
         try:
             await self._store.snapshot(session.token, session.epoch, waiting.sequence, data)
         except SimserviceError as error:  # the journal still holds everything
-            log.warning("the snapshot of session %s at %d was not stored: %s", session.token, waiting.sequence, error)
+            if session.end is None:  # of one that has just been closed or taken over nobody needs it
+                words = "the snapshot of session %s at %d was not stored: %s"
+                log.warning(words, session.token, waiting.sequence, error)
             return
         session.journal_bytes -= waiting.journal_bytes
         session.snapshot_bytes = len(data)

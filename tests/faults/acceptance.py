@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import signal
 import sys
@@ -61,6 +62,7 @@ def main(words=None, lines=LINES) -> int:
     chosen, options, out = _arguments(words, lines)
     os.environ["SIMSERVICE_EXTRA_FAMILIES"] = FAMILIES
     os.environ["PYTHONPATH"] = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
+    logging.getLogger("simservice").setLevel(logging.ERROR)  # what fails on purpose warns
     found = []
     with Stage() as stage:
         for line in chosen:
