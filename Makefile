@@ -3,12 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help demo test lint protos serve bench drift faults clean
+.PHONY: help demo test lint protos deploy-files serve bench drift faults clean
 help:
 	@echo "make demo    collect -> train -> serve -> PPO in the dream -> score in reality -> report (about 5 minutes)"
 	@echo "make test    the whole test suite"
 	@echo "make lint    ruff, mypy, import contracts"
 	@echo "make protos  generate simservice/protocol/v1 from protos/"
+	@echo "make deploy-files  write deploy/prometheus and deploy/grafana from the code's names and bars"
 	@echo "make serve   serve the demo's world (WORLD=DIR for another)"
 	@echo "make drift   false alarms, delays, causes and recovery of drift detection (about 12 minutes)"
 	@echo "make faults  kills, drops, floods, forgeries: every promise about faults, tried (about 20 minutes; ONLY=kills,store for some)"
@@ -35,6 +36,9 @@ lint: $(STAMP)
 protos: $(STAMP)
 	@echo "== generating simservice/protocol/v1"
 	@$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=. --pyi_out=. --grpc_python_out=. protos/simservice/protocol/v1/*.proto
+
+deploy-files: $(STAMP)
+	@$(BIN)/python -m deploy.generator
 
 serve: $(STAMP)
 	@$(BIN)/simservice serve $(or $(WORLD),runs/demo/world)

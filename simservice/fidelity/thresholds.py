@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+from simservice.fidelity.drift import SUSPECT_SHARE
 from simservice.fidelity.exploitation import ALERT as EXPLOITATION
 from simservice.fidelity.states import TAU
 
@@ -32,6 +35,9 @@ OUT_OF_SUPPORT = 0.20
 DRIFT_LOG10 = 6.0
 """Evidence of a change of reality at which the default detector pages, before it is multiplied by the kinds watched."""
 
+SUSPECT_LOG10 = -math.log10(SUSPECT_SHARE)
+"""So far below its threshold evidence is worth a look."""
+
 __all__ = [
     "DRIFT_LOG10",
     "ERROR",
@@ -44,6 +50,7 @@ __all__ = [
     "RANK_CORRELATION",
     "RETURN_GAP",
     "REWARD_ERROR",
+    "SUSPECT_LOG10",
     "TERMINATION_ECE",
     "TERMINATION_F1",
 ]

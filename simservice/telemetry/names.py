@@ -84,6 +84,10 @@ REPORTED_EPISODES = Name(
     "simservice_reported_episodes_total", "Real episodes that users reported.", ("world", "outcome"), "counter"
 )
 WORLD_INFO = Name("simservice_world_info", "The version that is served; always 1.", ("world", "model_version"))
+REPLICA_START = Name(
+    "simservice_replica_start_timestamp_seconds", "When the replica at this place began; it changes by a restart.",
+    ("world",),
+)  # fmt: skip
 REPLICA_UP = Name("simservice_replica_up", "1: the replica's metrics were read; 0: they could not be.", ("world",))
 
 # ---- how far a world can be trusted: what the monitor publishes ------------------------------------------------------
@@ -233,7 +237,7 @@ MONITOR_WORLDS = Name("simservice_monitor_worlds", "Worlds that the monitor watc
 SERVING_NAMES = (
     RPC_DURATION, RPC_TOTAL, JOURNAL_APPEND, RESTORES, LANE_STEPS, OOD_STEPS, EPISODES, WORLD_ERRORS, BATCH_SIZE,
     TICK_DURATION, LANES_IN_USE, LANES_CAPACITY, SESSIONS_OPEN, STORE_BYTES, REQUESTS_WAITING, REPORTED_EPISODES,
-    WORLD_INFO,
+    WORLD_INFO, REPLICA_START,
 )  # fmt: skip
 FIDELITY_NAMES = (
     ERROR_RATIO, ALIVE_RATIO, TRUST_HORIZON, SERVED_HORIZON, RETURN_GAP, RETURN_GAP_FLOOR, RANK_CORRELATION, RANK_MMRV,

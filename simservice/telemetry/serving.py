@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -83,6 +84,7 @@ class ServingMetrics:
     def __init__(self, world: str, version: str = "") -> None:
         self.world = world
         self.version = version
+        self._began = time.time()
         self.registry = CollectorRegistry(auto_describe=False)
         self._timed = {call: Tally(names.LATENCY_BUCKETS_S) for call in names.TIMED_CALLS}
         self._answered: dict[tuple[str, str], int] = {}  # by call and code
@@ -124,6 +126,9 @@ class ServingMetrics:
         for (call, code), count in list(self._answered.items()):
             answered.add_metric((self.world, call, code), count)
         yield answered
+        began = GaugeMetricFamily(names.REPLICA_START.name, names.REPLICA_START.help, labels=names.REPLICA_START.labels)
+        began.add_metric((self.world,), self._began)
+        yield began
         yield self._append.distribution().family(names.JOURNAL_APPEND, (self.world,))
 
     def _collect_reading(self, reading: ServingReading) -> Iterator[Metric]:
