@@ -228,3 +228,11 @@ def test_every_name_follows_the_convention():
         assert name.labels[:1] in (("world",), ())
         assert not name.name.endswith(("_ms", "_milliseconds"))
         assert name.name.endswith("_total") == (name.kind == "counter")
+
+
+def test_counters_are_there_before_anything_was_counted():
+    page = watched(1000.0, alarms={"dynamics": 2})
+    assert value(page, "simservice_drift_alarms_total", world="a", kind="dynamics") == 2
+    assert value(page, "simservice_drift_alarms_total", world="a", kind="reward") == 0
+    assert value(page, "simservice_monitor_failures_total", world="a", reason="environment") == 0
+    assert value(page, "simservice_drift_probes_total", world="a", source="probe") == 0

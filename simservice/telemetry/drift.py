@@ -91,10 +91,14 @@ def _series(reading: WatchReading, now: float) -> Iterator[tuple[Name, tuple[str
         yield names.DRIFT_THRESHOLD, (kind,), value
     for kind, value in reading.detectable_change.items():
         yield names.DETECTABLE_CHANGE, (kind,), value
-    counted = ((names.DRIFT_ALARMS, reading.alarms), (names.DRIFT_PROBES, reading.probes))
-    for name, counts in (*counted, (names.PROBE_FAILURES, reading.failures)):
-        for label, count in counts.items():
-            yield name, (label,), count
+    counted = (
+        (names.DRIFT_ALARMS, names.DRIFT_KINDS, reading.alarms),
+        (names.DRIFT_PROBES, names.EVIDENCE_SOURCES, reading.probes),
+        (names.PROBE_FAILURES, names.FAILURES, reading.failures),
+    )
+    for name, labels, counts in counted:  # zeros as well: what has no series yet cannot be seen to rise
+        for label in labels:
+            yield name, (label,), counts.get(label, 0)
     yield names.DRIFT_EPOCH, (), reading.epoch
     yield names.DETECTABLE_SHIFT, (), reading.detectable_shift
     yield names.GOLDEN_DEVIATION, (), reading.golden_deviation

@@ -185,6 +185,7 @@ DRIFT_KINDS = (*REALITY_KINDS, "golden", "served_model", "policy_shift")
 
 DRIFT_STATES = ("unknown", "calibrating", "ok", "suspect", "drift", "acknowledged")
 CAUSES = ("nothing", "reality", "served_model", "policy", "rig", "policy_shift")
+EVIDENCE_SOURCES = ("probe", "golden", "reported")
 FAILURES = ("environment", "service", "budget", "other")
 
 DRIFT_EVIDENCE = Name(
