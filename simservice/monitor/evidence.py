@@ -7,6 +7,7 @@ detector and users' reports only say why.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 from dataclasses import asdict, dataclass, field
 
@@ -52,7 +53,8 @@ class Evidence:
         try:
             reality = Detector.from_json(kept.reality, normal.calibration)
         except InvalidInput as error:
-            LOG.warning("evidence begins anew (%s)", error)
+            if json.loads(kept.reality).get("state") != DriftState.ACKNOWLEDGED:  # then it was to begin anew
+                LOG.warning("evidence begins anew (%s)", error)
             reality = Detector.recalibrated(kept.reality, normal.calibration)
         return cls(normal, config, reality, golden_watch=GoldenWatch(**kept.golden))
 

@@ -35,6 +35,7 @@ class Kept:
     last_probe_at: float | None = None
     fidelity: dict[str, Any] | None = None  # the newest reading, and when it was made
     fidelity_at: float | None = None
+    fidelity_steps: int = 0  # real ones that it cost
     reports: dict[str, Any] | None = None
 
     @classmethod

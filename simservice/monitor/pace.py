@@ -6,7 +6,7 @@ covered. So a budget slows the probes down and stops nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 SPEED_UP = 8  # on suspicion
 BURST = 64  # probes at that speed after a new version of the world
@@ -61,3 +61,17 @@ class Pace:
         """Seconds until the next probe is due, `since_s` after the last one began."""
         every = self.config.every_s / (SPEED_UP if suspicious or self.burst else 1)
         return max(every - since_s, self.wait_s(steps, now))
+
+
+def probes_share(pace: PaceConfig, fidelity_every_s: float | None) -> PaceConfig:
+    """Of a budget the probes get half, and the front page the other, where it is measured."""
+    hourly = pace.steps_per_hour
+    return pace if hourly is None or fidelity_every_s is None else replace(pace, steps_per_hour=hourly / 2)
+
+
+def measure_every_s(pace: PaceConfig, fidelity_every_s: float | None, last_cost: int) -> float | None:
+    """How often the front page is measured: as asked for, and as its half of the budget allows after what it cost."""
+    hourly = pace.steps_per_hour
+    if fidelity_every_s is None or hourly is None:
+        return fidelity_every_s
+    return max(fidelity_every_s, 3600.0 * last_cost / (hourly / 2))

@@ -19,28 +19,17 @@ from typing import Any
 from simservice.client.reports import read_reports
 from simservice.client.session import get_world
 from simservice.data.minari import load_dataset
-from simservice.errors import (
-    CapacityExhausted,
-    InvalidInput,
-    QuotaExceeded,
-    RealEnvironmentFailed,
-    RealStepBudgetExceeded,
-    ServerUnavailable,
-    SessionLost,
-    SimserviceError,
-    StoreUnavailable,
-    UnknownEnvironment,
-    UnknownWorld,
-)
+from simservice.errors import InvalidInput, RealStepBudgetExceeded, SimserviceError
 from simservice.fidelity.drift import DriftConfig
 from simservice.fidelity.probe_scores import ProbeStatistics
 from simservice.monitor.evidence import GOLDEN, Evidence
+from simservice.monitor.failures import reason_of
 from simservice.monitor.golden import EPISODES, GoldenReplay
 from simservice.monitor.imagine import DreamPlayer
 from simservice.monitor.isolated import measure
 from simservice.monitor.kept import Kept, drop_acknowledgement, state_path, take_acknowledgement
 from simservice.monitor.normal import NormalConfig, learn_normal, play_normal
-from simservice.monitor.pace import BURST, Pace, PaceConfig
+from simservice.monitor.pace import BURST, Pace, PaceConfig, measure_every_s, probes_share
 from simservice.monitor.reality import ProbeConfig
 from simservice.monitor.rig import RealRig, RigConfig
 from simservice.monitor.served import ServedNormal
@@ -54,13 +43,6 @@ LANES = 32
 
 LONGEST_PAUSE_S = 600.0
 """Between attempts at what has failed again and again."""
-
-REASONS: dict[str, tuple[type[SimserviceError], ...]] = {
-    "budget": (RealStepBudgetExceeded,),
-    "environment": (RealEnvironmentFailed, UnknownEnvironment),
-    "service": (ServerUnavailable, StoreUnavailable, UnknownWorld, CapacityExhausted, QuotaExceeded, SessionLost),
-}
-"""What a failure is counted as."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,11 +81,15 @@ class WorldWatch:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.kept = Kept.load(self.path)
         self.kept = self.kept.settled(_digest(self.rig.config))
-        self.pace = Pace(config.pace, self.kept.level, self.kept.level_at, self.kept.burst)
+        self.pace = Pace(
+            probes_share(config.pace, config.fidelity_every_s), self.kept.level, self.kept.level_at, self.kept.burst
+        )
         self.evidence: Evidence | None = None
         self.last_heard_at = self.kept.last_probe_at
         self.contract: WorldContract | None = None
         self._due: dict[str, float] = {}
+        if self.kept.fidelity_at is not None:  # a restart is no reason to measure it again
+            self._due["fidelity"] = self.kept.fidelity_at + (self._fidelity_every_s() or 0.0)
         self._failed: dict[str, int] = {}  # times in a row, by task
         self.interrupted = False
 
@@ -133,9 +119,13 @@ class WorldWatch:
             ("golden", config.golden_every_s if self.evidence.golden is not None else None),
             ("probe", self._probe_in_s(since_s=0.0)),
             ("reports", config.reports_every_s),
-            ("fidelity", config.fidelity_every_s),
+            ("fidelity", self._fidelity_every_s()),
         ]
         return [(task, every_s) for task, every_s in tasks if every_s is not None]
+
+    def _fidelity_every_s(self) -> float | None:
+        config = self.config
+        return measure_every_s(config.pace, config.fidelity_every_s, self.kept.fidelity_steps)
 
     def _probe_in_s(self, since_s: float) -> float:
         suspicious = self.evidence is not None and self.evidence.suspicious
@@ -151,7 +141,7 @@ class WorldWatch:
         except SimserviceError as error:
             if self.interrupted:
                 return
-            reason = next((reason for reason, kinds in REASONS.items() if isinstance(error, kinds)), "other")
+            reason = reason_of(error)
             LOG.warning("%s: %s failed (%s)", self.world, task, error)
         except Exception:  # a monitor that ends by its own fault would be silent about all worlds
             reason = "other"
@@ -232,7 +222,7 @@ class WorldWatch:
             served.save(path)
         if self.evidence.served is not None or self.kept.served_version not in (None, version):
             self.pace.burst = BURST
-            self._due["fidelity"] = 0.0
+            self._measure_soon()
         self.evidence.serve(served, self.kept)
 
     def _probe(self) -> None:
@@ -323,6 +313,7 @@ class WorldWatch:
             self.address, self.world, config, rig.policy, self.config.fidelity_timeout_s, self._steps_left()
         )
         self.kept.fidelity, self.kept.fidelity_at = found.reading, found.finished_at
+        self.kept.fidelity_steps = found.real_steps
         (self.path.parent / "fidelity.json").write_text(json.dumps(found.report, indent=1) + "\n", encoding="utf-8")
         self._spend("fidelity", found.real_steps, paced=False)
         self._save()
@@ -334,7 +325,12 @@ class WorldWatch:
         self.kept.count("alarms", kind)
         verdict = self.evidence.verdict()
         LOG.warning("%s: %s has drifted; %s; %s", self.world, kind, verdict.cause.value, verdict.action)
-        self._due["fidelity"] = 0.0
+        self._measure_soon()
+
+    def _measure_soon(self) -> None:
+        """The front page is out of date; a budget is kept all the same."""
+        if self.config.pace.steps_per_hour is None:
+            self._due["fidelity"] = 0.0
 
     def obey(self) -> bool:
         """Takes the alarm as known when somebody said so: what is normal is learned anew."""
@@ -350,7 +346,8 @@ class WorldWatch:
         self._save()
         drop_acknowledgement(self.folder, self.world)
         self.evidence = None
-        self._due = {}
+        self._due = {task: due for task, due in self._due.items() if task == "fidelity"}
+        self._measure_soon()
         return True
 
     # ---- what is kept -------------------------------------------------------------------------------------------

@@ -265,6 +265,10 @@ def test_the_front_page_is_measured_in_a_process_of_its_own_and_outlives_a_resta
     assert {"reward_error_ratio", "out_of_support_ratio", "exploitation_gap_ratio", "policy_rank_spearman"} <= shown
     assert reading.rank_units >= 8
     assert watch.kept.real_steps["fidelity"] > 0
-    again = watch_of(toy_server.address, folder)
+    again = watch_of(toy_server.address, folder, fidelity_every_s=3600.0)
     assert fidelity_reading(again) == (reading, at)
+    assert again._due["fidelity"] == at + 3600.0  # a restart measures nothing again
+    poor = watch_of(toy_server.address, folder, fidelity_every_s=3600.0, pace=PaceConfig(steps_per_hour=20.0))
+    assert poor._due["fidelity"] == at + 3600.0 * watch.kept.real_steps["fidelity"] / 10.0
+    assert poor.pace.config.steps_per_hour == 10.0
     assert json.loads((folder / "toy" / "fidelity.json").read_text())["world"].startswith("toy@")
