@@ -13,6 +13,7 @@ Keys, all of one session in one hash slot:
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
@@ -31,6 +32,7 @@ def lua(name: str) -> str:
     return files("simservice.sessions").joinpath("lua", f"{name}.lua").read_text()
 
 
+@lru_cache(maxsize=4096)  # each append asks
 def keys_of(token: str) -> tuple[str, str, str]:
     """The keys of a session."""
     if len(token) != 32 or not token.isalnum():
