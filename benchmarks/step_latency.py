@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ import simservice.client  # noqa: E402, F401 - names simservice/World-v0 to Gymn
 from simservice.protocol.v1 import service_pb2 as pb  # noqa: E402
 from simservice.serving.local import LocalConfig, serve_local  # noqa: E402
 from simservice.serving.service import RayService  # noqa: E402
+from simservice.serving.settings import GRPC_EXPERIMENTS  # noqa: E402
 from simservice.types import Provenance  # noqa: E402
 from simservice.worlds import checkpoint  # noqa: E402
 from simservice.worlds.noise import lane_draws  # noqa: E402
@@ -46,6 +47,7 @@ from simservice.worlds.world import World  # noqa: E402
 
 PLAY = "/simservice.protocol.v1.WorldService/Play"
 WORLD = "toy"
+AS_SERVED = {"GRPC_EXPERIMENTS": GRPC_EXPERIMENTS}  # as `simservice serve --local` has it; the echo is gRPC as it comes
 
 
 class RawStream:
@@ -151,10 +153,11 @@ def serve_echo(reply_bytes: int) -> None:
 
 
 @contextlib.contextmanager
-def child(*words: str) -> Iterator[str]:
+def child(*words: str, environment: Mapping[str, str] | None = None) -> Iterator[str]:
     """This script as a server; yields its address."""
     command = [sys.executable, __file__, *words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    own = {**os.environ, **(environment or {})}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=own) as process:
         try:
             assert process.stdout is not None
             yield process.stdout.readline().strip()
@@ -192,9 +195,10 @@ def measure(modes: list[str], lanes: int, rounds: int, steps: int) -> dict[str, 
         folder = save_toy(Path(place) / WORLD)
         addresses = {}
         if "local" in modes:
-            addresses["local"] = stack.enter_context(child("--serve-local", str(folder)))
+            addresses["local"] = stack.enter_context(child("--serve-local", str(folder), environment=AS_SERVED))
         if "memory" in modes:
-            addresses["memory"] = stack.enter_context(child("--serve-local", str(folder), "--store-url", "memory:"))
+            words = ("--serve-local", str(folder), "--store-url", "memory:")
+            addresses["memory"] = stack.enter_context(child(*words, environment=AS_SERVED))
         if "ray" in modes:
             addresses["ray"] = stack.enter_context(ray_service(folder))
         clients: dict[str, Echo | Session] = {mode: Session(address, lanes) for mode, address in addresses.items()}

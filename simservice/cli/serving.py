@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -155,6 +156,10 @@ class _Watched:
 
 
 def _serve_local(folders: list[Path], device: str, lanes: int, where: dict[str, Any], watched: _Watched | None) -> None:
+    from simservice.serving.settings import GRPC_EXPERIMENTS
+
+    os.environ.setdefault("GRPC_EXPERIMENTS", GRPC_EXPERIMENTS)  # read when grpc is imported, by the next line
+
     from simservice.serving.local import LocalConfig, LocalService, serve_local
     from simservice.serving.wiring import ReplicaConfig
 

@@ -30,7 +30,7 @@ from simservice.errors import ConfigError, InternalError
 from simservice.serving import guardian, haproxy_launcher
 from simservice.serving.address import SINGLE_PORTS, PortRange, check_address, hold_ports
 from simservice.serving.guardian import end_leftovers
-from simservice.serving.settings import DoorSettings
+from simservice.serving.settings import GRPC_EXPERIMENTS, DoorSettings
 from simservice.serving.tenants import Tenants
 from simservice.serving.tls import read_tls
 
@@ -78,8 +78,7 @@ def serve_settings() -> dict[str, str]:
         "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
         # Three misses in a row and HAProxy is started again: after a crash 28 s by Serve's default of 10.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
-        # gRPC's older way to listen wakes one thread less for each message that arrives.
-        "GRPC_EXPERIMENTS": "-event_engine_listener",
+        "GRPC_EXPERIMENTS": GRPC_EXPERIMENTS,
         "RAY_SERVE_LOG_TO_STDERR": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         # Ray's workers yield to everything else by default (nice 15): a step would wait for any busy neighbour.

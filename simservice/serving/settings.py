@@ -10,6 +10,9 @@ from simservice.errors import ConfigError
 
 Device = Literal["auto", "cpu", "cuda"]
 
+GRPC_EXPERIMENTS = "-event_engine_listener"
+"""For a server's environment before grpc is imported: its older listener wakes one thread less for each message."""
+
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
