@@ -145,7 +145,7 @@ class _Watched:
         child = MonitorChild(address, worlds, self._folder, self._port, self._token)
         self._running.enter_context(child)
         console().print(
-            f"watching {', '.join(worlds)} in reality: metrics at {child.metrics_url}, log {child.log} "
+            f"watching {', '.join(worlds)} against reality: metrics at {child.metrics_url}, log {child.log} "
             "(--no-monitor leaves it out)",
             highlight=False,
         )

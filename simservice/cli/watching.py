@@ -160,7 +160,8 @@ def _end_with_parent(stop: Callable[[], None]) -> None:
         os.nice(PRIORITY)
 
     def wait() -> None:
-        sys.stdin.buffer.read()
+        while os.read(sys.stdin.fileno(), 4096):  # a buffer has a lock, which would outlive the interpreter
+            pass
         stop()
 
     threading.Thread(target=wait, daemon=True).start()

@@ -158,7 +158,7 @@ def test_serve_starts_a_monitor_for_a_world_whose_reality_is_known_and_gives_it_
     assert process.stdout is not None
     try:
         said = ""
-        while "watching toy in reality" not in said:
+        while "watching toy against reality" not in said:
             line = process.stdout.readline()
             assert line, said
             said += line
@@ -169,3 +169,4 @@ def test_serve_starts_a_monitor_for_a_world_whose_reality_is_known_and_gives_it_
         process.wait(30)
         process.stdout.close()
     until(lambda: not page_of(url), "the monitor's end")
+    assert "Error" not in (tmp_path / "kept" / "monitor.log").read_text()
