@@ -72,6 +72,16 @@ def probes(url: str) -> float:
     return float(found[1]) if found else 0.0
 
 
+def processor_s(pid: int) -> float:
+    """Of the process and its children, the real environment's among them."""
+    children = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout.split()
+    ticks = 0
+    for one in (str(pid), *children):
+        fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def started(command: list[str], pattern: str) -> tuple[subprocess.Popen[str], str]:
     """A process and what it says of the address it can be reached at."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -101,9 +111,10 @@ def measure(blocks: int, seconds: float, every: float) -> dict[str, float]:
                 if time.monotonic() > deadline:
                     raise RuntimeError("the monitor did not begin to probe")
                 time.sleep(0.2)
-            before = probes(url)
+            before, spent = probes(url), processor_s(monitor.pid)
             figures = alternate(address, monitor.pid, blocks, seconds)
-            return {**figures, "probes": probes(url) - before, "every_s": every}
+            share = (processor_s(monitor.pid) - spent) / (blocks * seconds)  # of the time that it was not stopped
+            return {**figures, "probes": probes(url) - before, "every_s": every, "core_share": share}
         finally:
             monitor.send_signal(signal.SIGCONT)
             for process in (monitor, service):
@@ -153,7 +164,7 @@ def main() -> int:
     print(
         f"p99 of a step of {LANES} lanes: {found['p99_on_ms']:.2f} ms with the monitor, {found['p99_off_ms']:.2f} ms "
         f"without; ratio {found['ratio']:.3f} ({found['ratio_low']:.3f} to {found['ratio_high']:.3f}), bar {BAR}; "
-        f"{found['steps']:.0f} steps, {found['probes']:.0f} probes"
+        f"{found['steps']:.0f} steps, {found['probes']:.0f} probes; {found['core_share']:.1%} of a core"
     )
     print(json.dumps({name: round(value, 4) for name, value in found.items()}))
     return int(found["ratio_low"] > BAR)
