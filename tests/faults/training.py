@@ -15,7 +15,7 @@ from stage import TENANTS
 from simservice.client.rllib import PPOSettings, local_ray, served_config, train_ppo
 
 WORLD = "cartpole"
-ROUNDS = 20
+ROUNDS = 16
 SETTINGS = PPOSettings(total_steps=ROUNDS * PPOSettings().batch_size)
 
 
@@ -39,7 +39,7 @@ class Faults:
 
     def __init__(self, service):
         self.service, self.killed, self.problems = service, [], []
-        self._due = {3: _replica, 7: _replica, 11: the_store, 15: _replica}
+        self._due = {3: _replica, 6: _replica, 9: the_store, 12: _replica}
         self._threads = []
 
     def __call__(self, number):
