@@ -1,6 +1,6 @@
 """Shows what the ensemble world is worth: open loop, agents trained inside it and scored in reality, luck, speed.
 
-    python benchmarks/world_acceptance.py [a1 a1b controls a7d a7e a14 a16 dyna ...]
+    python benchmarks/world_acceptance.py [a1 a1b a1-controls a1b-controls a7d a7e a14 a16 dyna ...]
 
 Every check prints its figures and whether they meet the bar; the exit status says whether all did. Real steps that a
 world or an agent may learn from are counted; those that only judge (100 episodes an agent, fresh test data) are not.
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from world_controls import a7e, controls
+from world_controls import a1_controls, a1b_controls, a7e
 from world_lanes import DreamLanes, Report, as_dataset, dream_and_score, play_agent, record
 
 from simservice.data.episodes import Dataset
@@ -216,7 +216,8 @@ def _step_seconds(world: World, lanes: int, steps: int) -> list[float]:
 CHECKS = {
     "a1": a1,
     "a1b": a1b,
-    "controls": controls,
+    "a1-controls": a1_controls,
+    "a1b-controls": a1b_controls,
     "a7d": a7d,
     "a7e": a7e,
     "a14": a14,
