@@ -207,12 +207,13 @@ def show(found: WholeEvaluation) -> None:
         f"real episodes, {found.real_steps:,} real steps, {found.seconds:.0f} s",
         highlight=False,
     )
-    kept = [Column(name, no_wrap=True) for name in ("", "", "seen", "95 % interval", "bar", "floor")]
-    table = Table(*kept, "level", "evidence", box=None, pad_edge=False)
+    names = ("", "", "seen", "95 % interval", "bar", "floor", "level", "from")
+    columns = [Column(name, no_wrap=True) for name in names]
+    table = Table(*columns, box=None, pad_edge=False, padding=(0, 1, 0, 0))  # fits into 80 columns
     for line in found.page.lines:
         for place, reading in enumerate(line.readings):
             floor = "" if reading.floor.median != reading.floor.median else shown(reading.floor.median, reading.kind)
-            units = {"policy": "policies"}.get(reading.unit, f"{reading.unit}s")
+            units = {"policy": "pol.", "episode": "ep."}.get(reading.unit, f"{reading.unit}s")
             table.add_row(
                 MARKS[reading.mark],
                 reading.name if place == 0 else f"  {reading.name}",
