@@ -60,9 +60,6 @@ LINES = (
 def main(words=None, lines=LINES) -> int:
     """Tries the chosen lines; 1 when one fell short."""
     chosen, options, out = _arguments(words, lines)
-    os.environ["SIMSERVICE_EXTRA_FAMILIES"] = FAMILIES
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
-    logging.getLogger("simservice").setLevel(logging.ERROR)  # what fails on purpose warns
     found = []
     with Stage() as stage:
         for line in chosen:
@@ -77,6 +74,13 @@ def main(words=None, lines=LINES) -> int:
     console().print(f"{lines}; fell short: {', '.join(short)}" if short else f"{lines}; all held", highlight=False)
     console().print(f"written to {out}", style="dim", highlight=False)
     return 1 if short else 0
+
+
+def prepare_process():
+    """What holds for this whole process and for those it starts."""
+    os.environ["SIMSERVICE_EXTRA_FAMILIES"] = FAMILIES
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
+    logging.getLogger("simservice").setLevel(logging.ERROR)  # what fails on purpose warns
 
 
 def tried(line, stage, options):
@@ -136,5 +140,6 @@ def _arguments(words, lines):
 
 
 if __name__ == "__main__":
+    prepare_process()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that services are ended
     sys.exit(main())
