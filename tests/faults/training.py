@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 
 import numpy as np
 from kills import the_store
@@ -16,6 +17,7 @@ from simservice.client.rllib import PPOSettings, local_ray, served_config, train
 
 WORLD = "cartpole"
 ROUNDS = 16
+SAMPLING_TIMEOUT_S = 60.0
 SETTINGS = PPOSettings(total_steps=ROUNDS * PPOSettings().batch_size)
 
 
@@ -43,22 +45,24 @@ class Faults:
         self._threads = []
 
     def __call__(self, number):
+        """Called between two updates; the next sampling is what is struck."""
         if (fault := self._due.get(number)) is not None:
-            thread = threading.Thread(target=self._strike, args=(fault, steps_made(self.service, WORLD)))
-            thread.start()
-            self._threads.append(thread)
+            wait_until_up(self.service, WORLD, 2, killed=self.killed)
+            words = (fault(self.service), steps_made(self.service, WORLD))
+            self._threads.append(threading.Thread(target=self._strike, args=words))
+            self._threads[-1].start()
 
     def join(self):
         """Waits for the last one."""
         for thread in self._threads:
             thread.join()
 
-    def _strike(self, fault, steps):
+    def _strike(self, pid, steps):
         try:
-            wait_until_up(self.service, WORLD, 2, killed=self.killed)
-            pid = fault(self.service)
+            deadline = time.monotonic() + SAMPLING_TIMEOUT_S
             while steps_made(self.service, WORLD) <= steps:  # until RLlib samples again
-                threading.Event().wait(0.02)
+                assert time.monotonic() < deadline, f"nothing was sampled in {SAMPLING_TIMEOUT_S:g} s"
+                time.sleep(0.01)
             os.kill(pid, signal.SIGKILL)
             self.killed.append(pid)
         except Exception as error:  # told in the table
