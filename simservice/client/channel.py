@@ -86,6 +86,8 @@ class Connection:
         bare, access = access_to(address, token, tls)
         self.address = check_address(bare)
         name = world.partition("@")[0]
+        if not (name.isascii() and name.isprintable()):  # gRPC would log, and try until the time is over
+            raise InvalidInput("world", f"{world!r} is no world's name: ASCII without control characters")
         self._metadata = (*((("application", name),) if name else ()), *access.metadata)
         self._channel = _channel(self.address, access)
         self._stub: Any = WorldServiceStub(self._channel)  # type: ignore[no-untyped-call]

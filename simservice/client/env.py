@@ -161,8 +161,11 @@ def check_render_mode(session: RemoteSession, render_mode: str | None) -> str | 
 
 def as_caution(truncate_at_trust_horizon: bool, max_uncertainty: float | None, uncertainty_penalty: float) -> Caution:
     """The caution as the wire takes it; whether the world can keep it is told by the server."""
-    for name, number in (("max_uncertainty", max_uncertainty), ("uncertainty_penalty", uncertainty_penalty)):
-        if number is not None and (isinstance(number, bool) or not isinstance(number, int | float | np.number)):
+    if not isinstance(truncate_at_trust_horizon, bool | np.bool_):  # "no" would be a yes
+        raise InvalidInput("truncate_at_trust_horizon", f"{truncate_at_trust_horizon!r} is neither True nor False")
+    numbers = {"max_uncertainty": max_uncertainty} if max_uncertainty is not None else {}
+    for name, number in {**numbers, "uncertainty_penalty": uncertainty_penalty}.items():
+        if isinstance(number, bool) or not isinstance(number, int | float | np.number):
             raise InvalidInput(name, f"{number!r} is no number")
     return Caution(
         truncate_at_trust_horizon=bool(truncate_at_trust_horizon),

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from gymnasium.vector import AutoresetMode
@@ -20,7 +20,7 @@ from gymnasium.vector import AutoresetMode
 from simservice import __version__
 from simservice.client.access import Tls
 from simservice.client.channel import Connection, Interrupted, Moved, Stream
-from simservice.client.opening import backoff_s, open_stream, opened, waited
+from simservice.client.opening import backoff_s, check_seconds, open_stream, opened, waited
 from simservice.errors import (
     CapacityExhausted,
     InternalError,
@@ -36,7 +36,7 @@ from simservice.errors import (
     UnknownSession,
     UnknownWorld,
 )
-from simservice.protocol.branches import encode_fork
+from simservice.protocol.branches import as_points, encode_fork
 from simservice.protocol.messages import (
     WorldContract,
     decode_frames,
@@ -99,6 +99,7 @@ class RemoteSession:
     ) -> None:
         self._prepare(address, world, patience_s, timeout_s, token, tls)
         try:
+            check_seconds(connect_timeout_s=connect_timeout_s)
             request = encode_open(world, num_envs, autoreset_mode, caution, __version__)
             self._connection.wait(connect_timeout_s)
             self._stream, answer = open_stream(
@@ -113,6 +114,7 @@ class RemoteSession:
     def _prepare(
         self, address: str, world: str, patience_s: float, timeout_s: float, token: str | None, tls: Tls
     ) -> None:
+        check_seconds(timeout_s=timeout_s, patience_s=patience_s)
         self.closed = True  # until it is open, so that a failed open leaves nothing to close
         self.world = world
         self.patience_s = patience_s
@@ -171,11 +173,11 @@ class RemoteSession:
 
     def fork(
         self,
-        lanes: Array | None = None,
+        lanes: Sequence[int] | Array | None = None,
         copies: int = 1,
         *,
         luck: Literal["same", "fresh"] = "same",
-        seeds: Array | None = None,
+        seeds: Sequence[int] | Array | None = None,
     ) -> RemoteSession:
         """A new session that begins where these lanes (None: all) are now; lane i * copies + j is copy j of lanes[i].
 
@@ -198,15 +200,15 @@ class RemoteSession:
 
     def restore(self, point: int) -> Leaves:
         """Puts all lanes back to where they were at a save(); returns what they showed then, (num_envs, ...)."""
-        if not 0 <= point < 2**64:
+        if not (known := as_points(point)):
             raise UnknownPoint(point)
-        reply = self._ask(pb.PlayRequest(restore=pb.Restore(point=point)), "restored")
+        reply = self._ask(pb.PlayRequest(restore=pb.Restore(point=known[0])), "restored")
         return decode_leaves(self.observation_leaves, reply.restored.observation, (self.num_envs,), check=False)
 
     def forget(self, *points: int) -> None:
         """Gives saved points up, so that there is room for others."""
-        if points:
-            self._ask(pb.PlayRequest(forget=pb.Forget(points=points)), "forgotten")
+        if known := as_points(*points):
+            self._ask(pb.PlayRequest(forget=pb.Forget(points=known)), "forgotten")
 
     def close(self) -> None:
         """Frees the lanes, if the server can be told; closing twice is no error."""

@@ -121,8 +121,7 @@ class RemoteVectorEnv(VectorEnv[Any, Any, Any]):
         They need no reset: what these showed last is what they show. See RemoteSession.fork for luck and seeds.
         """
         self._refuse_closed()
-        chosen = None if lanes is None else np.asarray(lanes)
-        session = self.session.fork(chosen, copies, luck=luck, seeds=None if seeds is None else np.asarray(seeds))
+        session = self.session.fork(lanes, copies, luck=luck, seeds=seeds)
         child = RemoteVectorEnv.__new__(RemoteVectorEnv)
         child._spec = None
         child._drive(session, self.render_mode)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -14,23 +16,41 @@ from simservice.types import Array
 LUCKS = {"same": pb.LUCK_SAME, "fresh": pb.LUCK_FRESH}
 
 
-def encode_fork(lanes: Array | None, copies: int, luck: str, seeds: Array | None) -> pb.Fork:
+def encode_fork(
+    lanes: Sequence[int] | Array | None, copies: int, luck: str, seeds: Sequence[int] | Array | None
+) -> pb.Fork:
     """A fork with a key of its own; lanes None: all. Values are checked by the receiver."""
     if luck not in LUCKS:
         raise InvalidInput("luck", f"{luck!r} is none; there are: {', '.join(LUCKS)}")
-    places = [] if lanes is None else np.asarray(lanes).tolist()
-    for field_name, numbers in (("lanes", places), ("copies", [copies])):
-        if not all(isinstance(number, int) and 0 <= number < 2**32 for number in numbers):
-            raise InvalidInput(field_name, f"{numbers} are no counts")
+    places = [] if lanes is None else _integers("lanes", lanes)
     if lanes is not None and not places:
         raise InvalidInput("lanes", "names no lane")
+    own_seeds = b"" if seeds is None else np.array(_integers("seeds", seeds, 2**63), "<i8").tobytes()
+    many = _integers("copies", [copies])[0]
     return pb.Fork(
         lanes=places,
-        copies=copies,
+        copies=many,
         luck=LUCKS[luck],
-        seeds=b"" if seeds is None else np.asarray(seeds).astype("<i8").tobytes(),
+        seeds=own_seeds,
         fork_key=secrets.token_bytes(16),
     )
+
+
+def as_points(*points: Any) -> list[int]:
+    """Those that can be a saved point's number; no others were ever given out."""
+    for point in points:
+        if isinstance(point, bool | np.bool_) or not isinstance(point, int | np.integer):
+            raise InvalidInput("point", f"{point!r} is no point; save() gives one, an integer")
+    return [int(point) for point in points if 0 <= point < 2**64]
+
+
+def _integers(field_name: str, numbers: Any, limit: int = 2**32) -> list[int]:
+    """A flat list of what the wire can say; a mask of bool is no list of lanes."""
+    flat = list(numbers) if np.iterable(numbers) else [numbers]
+    for number in flat:
+        if isinstance(number, bool | np.bool_) or not isinstance(number, int | np.integer) or not 0 <= number < limit:
+            raise InvalidInput(field_name, f"{number!r} is no integer from 0 to {limit - 1}")
+    return [int(number) for number in flat]
 
 
 def decode_fork(message: pb.Fork) -> tuple[Array | None, bool, Array | None]:

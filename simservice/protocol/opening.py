@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 
+import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from simservice.errors import InvalidInput
@@ -14,11 +15,13 @@ from simservice.types import Caution
 
 def encode_open(world: str, num_envs: int, mode: AutoresetMode, caution: Caution, version: str) -> pb.Open:
     """The request that begins a session, with a key of its own."""
-    if not 1 <= num_envs < 2**32:  # what the wire can say; the server knows its own limit
-        raise InvalidInput("num_envs", f"{num_envs} is no number of environments; ask for 1 or more")
+    if (
+        isinstance(num_envs, bool) or not isinstance(num_envs, int | np.integer) or not 1 <= num_envs < 2**32
+    ):  # what the wire can say; the server knows its own limit
+        raise InvalidInput("num_envs", f"{num_envs!r} is no number of environments; ask for 1 or more")
     return pb.Open(
         world=world,
-        num_envs=num_envs,
+        num_envs=int(num_envs),
         autoreset_mode=encode_mode(mode),
         client_version=version,
         open_key=secrets.token_bytes(16),

@@ -108,7 +108,14 @@ def test_the_limit_of_points_is_in_the_contract_and_in_the_error(narrow):
         ({"lanes": [LANES]}, "lanes: must be some of 0 to 3"),
         ({"lanes": []}, "lanes: names no lane"),
         ({"lanes": [1, 1]}, "lanes: a lane is named twice"),
-        ({"lanes": [0.5]}, "lanes"),
+        ({"lanes": [0.5]}, "lanes: 0.5 is no integer"),
+        ({"lanes": np.array([True, False, True, False])}, "lanes: .*True.* is no integer"),
+        ({"lanes": [[0], [1, 2]]}, "lanes"),
+        ({"copies": 2.5}, "copies: 2.5 is no integer"),
+        ({"copies": True}, "copies: True is no integer"),
+        ({"seeds": [0.5] * LANES, "luck": "fresh"}, "seeds: 0.5 is no integer"),
+        ({"seeds": [None] * LANES, "luck": "fresh"}, "seeds: None is no integer"),
+        ({"seeds": [2**64] * LANES, "luck": "fresh"}, "seeds: 18446744073709551616 is no integer"),
         ({"copies": 0}, "copies: 0 copies of 4 lanes"),
         ({"copies": -1}, "copies"),
         ({"copies": 100_000}, "copies: 100000 copies"),
@@ -121,6 +128,23 @@ def test_a_fork_that_makes_no_sense_is_refused_in_words_and_nothing_is_forked(en
     with pytest.raises(InvalidInput, match=words):
         envs.fork(**arguments)
     envs.step(np.zeros(LANES, np.int64))
+
+
+def test_a_fork_takes_the_integers_of_numpy(envs):
+    child = envs.fork(np.array([2, 0]), np.int64(2), luck="fresh", seeds=np.arange(4))
+    assert child.num_envs == 4
+    child.close()
+
+
+def test_what_cannot_be_a_point_is_refused_in_words(envs):
+    for none in (1.5, "x", None, True):
+        for call in (envs.restore, envs.forget):
+            with pytest.raises(InvalidInput, match=r"point: .* is no point"):
+                call(none)
+    for unknown in (-1, 2**64):
+        envs.forget(unknown)
+        with pytest.raises(UnknownPoint):
+            envs.restore(unknown)
 
 
 def test_a_closed_environment_neither_forks_nor_saves(envs):

@@ -1,5 +1,6 @@
 """A session goes on exactly where it was, whatever happens to its connection, or says that it cannot."""
 
+import math
 import random
 import signal
 import socket
@@ -381,3 +382,16 @@ def test_the_mode_asked_for_is_the_mode_sent(peer, connect):
     peer.fault = lambda stream, request: modes.append(request.open.autoreset_mode)
     connect(autoreset_mode=AutoresetMode.SAME_STEP).close()
     assert modes[0] == 2
+
+
+@pytest.mark.parametrize("name", ["timeout_s", "patience_s", "connect_timeout_s"])
+@pytest.mark.parametrize("seconds", [-1.0, math.nan, math.inf, 1e12, "5", None, True])
+def test_what_is_no_time_to_wait_is_refused_at_once(name, seconds):
+    with pytest.raises(InvalidInput, match=f"{name}: .* is no time to wait"):
+        RemoteSession("127.0.0.1:1", "count", **{name: seconds})
+
+
+def test_a_name_that_no_world_can_have_is_refused_at_once():
+    for world in ("wörld", "a\nb"):
+        with pytest.raises(InvalidInput, match=r"world: .* is no world's name"):
+            RemoteSession("127.0.0.1:1", world)

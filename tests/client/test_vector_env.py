@@ -287,6 +287,8 @@ def test_a_single_environment_can_be_cautious_too(worlds):
 @pytest.mark.parametrize(
     ("caution", "words"),
     [
+        ({"truncate_at_trust_horizon": "no"}, "truncate_at_trust_horizon: 'no' is neither True nor False"),
+        ({"uncertainty_penalty": None}, "uncertainty_penalty: None is no number"),
         ({"truncate_at_trust_horizon": True}, "truncate_at_trust_horizon: world steady@.* has no trust horizon"),
         ({"max_uncertainty": -1}, "max_uncertainty: -1.0 is not above 0"),
         ({"max_uncertainty": "much"}, "max_uncertainty: 'much' is no number"),
