@@ -26,7 +26,7 @@ class SessionConfig:
     """The limits a session lives in."""
 
     max_num_envs: int = 4096  # lanes one session may hold
-    snapshot_every_steps: int = 256  # requests between snapshots: bounds the replay and the journal
+    snapshot_every_steps: int = 64  # requests between snapshots: bounds the replay and the journal
     max_journal_bytes: int = 4 * 2**20  # the same in bytes: of what is journaled when the next snapshot is taken
     max_replies_bytes: int = 8 * 2**20  # of the answers kept with a session that is put down
     max_points: int = 64  # saved points one session may hold
