@@ -271,7 +271,8 @@ class PointsExhausted(SimserviceError):
 
     def __init__(self, limit: str, *, asked: int, active: int, most: int) -> None:
         super().__init__(
-            f"a session may keep {most} {limit} of saved points; it has {active}, and this save needs {asked} more; "
+            f"a session may keep {most} {'saved points' if limit == 'points' else 'bytes of saved points'}; it has "
+            f"{active}, and this save needs {asked} more; "
             "forget() points first (one that was restored lately counts for a few requests more)",
             limit=str(most),
             active=str(active),

@@ -154,7 +154,7 @@ def test_from_a_real_environment_to_a_measured_world_with_five_commands(tmp_path
     text = out(capsys, "train {id} --family linear --root {root} --out {world}", **names)
     assert re.search(r"pendulum@[0-9a-f]{12}, linear, from 800 real steps", text)
     assert "nothing changes" in text
-    assert f"next: simservice serve {names['world']} --local" in text
+    assert f"next: simservice evaluate {names['world']} --root {names['root']}" in text
     text = out(capsys, "evaluate {world} {id} --root {root} --out {world}.json", **names)
     assert "held out of its training" in text
     assert json.loads((tmp_path / "pendulum.json").read_text())["k_step_nrmse"]["1"] < 0.2

@@ -149,4 +149,4 @@ def train(
         highlight=False,
     )
     show_recorded(summary.evaluation)
-    next_step(f"simservice serve {folder} --local")
+    next_step(f"simservice evaluate {folder}{'' if root is None else f' --root {root}'}")

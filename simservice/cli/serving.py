@@ -167,7 +167,7 @@ def _serve_local(folders: list[Path], device: str, lanes: int, where: dict[str, 
 
     def ready(service: LocalService) -> None:
         names = [replica.hosted.contract.spec.full_name for replica in service.replicas]
-        _show(names, service.address, service.metrics_urls)
+        _show(names, service.address, service.metrics_urls, tenants=config.tenants is not None)
         if watched is not None:
             watched.start(service.address if config.tls_cert is None else None)
 
@@ -192,7 +192,8 @@ def _serve_on_ray(folders: list[Path], settings: dict[str, Any], watched: _Watch
         with spinner() as tell:
             tell("starting Ray Serve and HAProxy")
             service.start()
-        _show(service.worlds, service.address, [service.metrics_url] if service.metrics_url else [])
+        metrics = [service.metrics_url] if service.metrics_url else []
+        _show(service.worlds, service.address, metrics, tenants=settings["tenants"] is not None)
         if watched is not None:
             watched.start(service.address if settings["tls_cert"] is None else service.inner_address)
         with contextlib.suppress(KeyboardInterrupt):
@@ -203,7 +204,7 @@ def _serve_on_ray(folders: list[Path], settings: dict[str, Any], watched: _Watch
         service.stop()
 
 
-def _show(names: list[str], address: str, metrics: Sequence[str]) -> None:
+def _show(names: list[str], address: str, metrics: Sequence[str], *, tenants: bool) -> None:
     screen = console()
     screen.print(f"serving [bold]{', '.join(names)}[/bold] at [bold]{address}[/bold]", highlight=False)
     if metrics:
@@ -212,7 +213,7 @@ def _show(names: list[str], address: str, metrics: Sequence[str]) -> None:
     screen.print(
         'in Python: gym.make_vec("simservice.client:simservice/World-v0", num_envs=64,\n'
         f'                        vectorization_mode="vector_entry_point", address="{address}", world="{world}")\n'
-        "Ctrl-C ends it",
+        f"{'with token=… or SIMSERVICE_TOKEN, which tells whose session it is; ' if tenants else ''}Ctrl-C ends it",
         style="dim",
         highlight=False,
     )

@@ -16,6 +16,7 @@ from typing import Any
 import grpc
 
 from simservice.client.access import Access, Tls, access_to
+from simservice.client.times import check_seconds
 from simservice.errors import (
     InternalError,
     InvalidInput,
@@ -136,6 +137,7 @@ class Connection:
         return reply
 
     def _unary(self, call: Any, request: Any, world: str, timeout_s: float) -> Any:
+        check_seconds(timeout_s=timeout_s)
         if not self._reached:  # once: gRPC's own thread that waits with us may not be there when the channel is closed
             self.wait(timeout_s)
             self._reached = True

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import random
 import time
-from typing import Any
-
-import numpy as np
 
 from simservice.client.channel import Connection, Interrupted, Stream
-from simservice.errors import DeadlineExceeded, InternalError, InvalidInput, ServerUnavailable, SimserviceError
+from simservice.errors import DeadlineExceeded, InternalError, ServerUnavailable, SimserviceError
 from simservice.protocol.status import error_from_message
 from simservice.protocol.v1 import service_pb2 as pb
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 2.0
-LONGEST_WAIT_S = 1e9  # 31 years; the operating system's clocks take little more
 
 
 def open_stream(
@@ -44,14 +40,6 @@ def open_stream(
             stream.end()  # the next one may lead to another replica
             if not waited(error, give_up_at):
                 raise
-
-
-def check_seconds(**times: Any) -> None:
-    """Refuses what is no time to wait, before a wait of it goes wrong in a thread nobody sees."""
-    for name, seconds in times.items():
-        number = isinstance(seconds, int | float | np.number) and not isinstance(seconds, bool)
-        if not (number and 0 <= seconds <= LONGEST_WAIT_S and (seconds > 0 or name != "timeout_s")):
-            raise InvalidInput(name, f"{seconds!r} is no time to wait; take seconds, at most {LONGEST_WAIT_S:,.0f}")
 
 
 def opened(reply: pb.PlayReply) -> pb.Opened:

@@ -20,7 +20,8 @@ from gymnasium.vector import AutoresetMode
 from simservice import __version__
 from simservice.client.access import Tls
 from simservice.client.channel import Connection, Interrupted, Moved, Stream
-from simservice.client.opening import backoff_s, check_seconds, open_stream, opened, waited
+from simservice.client.opening import backoff_s, open_stream, opened, waited
+from simservice.client.times import check_seconds
 from simservice.errors import (
     CapacityExhausted,
     InternalError,

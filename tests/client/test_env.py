@@ -10,6 +10,8 @@ from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
 
 import simservice.client  # noqa: F401  (registers the environment)
+from simservice.client.capacity import get_capacity
+from simservice.client.session import get_world
 from simservice.errors import InvalidInput, NeedsReset, SessionClosed, UnknownWorld
 
 
@@ -183,3 +185,10 @@ def test_wrappers_of_gymnasium_work(make):
     for _ in range(12):
         *_, info = env.step(1)
     assert info["episode"]["l"] == 12
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), 1e12, "5", True])
+def test_a_question_with_no_time_to_wait_is_refused_before_it_is_asked(seconds):
+    for ask in (lambda: get_capacity("127.0.0.1:9", "toy", seconds), lambda: get_world("127.0.0.1:9", "toy", seconds)):
+        with pytest.raises(InvalidInput, match="timeout_s"):
+            ask()

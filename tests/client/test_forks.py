@@ -95,7 +95,7 @@ def test_the_limit_of_points_is_in_the_contract_and_in_the_error(narrow):
     assert (limits.max_points, limits.snapshot_lane_bytes > limits.lane_bytes > 0) == (2, True)
     session.reset()
     points = [session.save(), session.save()]
-    with pytest.raises(PointsExhausted, match="may keep 2 points"):
+    with pytest.raises(PointsExhausted, match="may keep 2 saved points"):
         session.save()
     session.forget(*points)
     session.restore(session.save())
