@@ -396,7 +396,7 @@ def test_saves_beyond_a_limit_name_it_and_journal_nothing(run):
             await store.save(token, 1, 2, b"save", bytes(41), LIMITS)
         await store.save(token, 1, 2, b"save", b"", LIMITS)
         await store.save(token, 1, 3, b"save", b"", LIMITS)
-        with pytest.raises(PointsExhausted, match="3 points of saved points; it has 3") as caught:
+        with pytest.raises(PointsExhausted, match="3 saved points; it has 3") as caught:
             await store.save(token, 1, 4, b"save", b"", LIMITS)
         assert caught.value.details == {"limit": "3", "active": "3", "asked": "1", "quota": "points"}
         assert (await store.claim(token)).last_sequence == 3

@@ -233,7 +233,7 @@ async def test_too_many_points_are_refused_with_the_limit_until_some_are_forgott
     session = await replica.begin()
     for sequence in (2, 3):
         await ask(replica, session, sequence, Save())
-    with pytest.raises(PointsExhausted, match="2 points"):
+    with pytest.raises(PointsExhausted, match="2 saved points"):
         await ask(replica, session, 4, Save())
     await ask(replica, session, 4, Forget((2,)))
     assert await ask(replica, session, 5, Save()) == Saved(5)
