@@ -44,8 +44,12 @@ def relay(echo):
 def connected(relay):
     host, _, port = relay.address.rpartition(":")
     client = socket.create_connection((host, int(port)), timeout=10)
-    client.sendall(b"hello")
-    assert received(client, 5) == b"hello"
+    try:
+        client.sendall(b"hello")
+        assert received(client, 5) == b"hello"
+    except BaseException:
+        client.close()
+        raise
     return client
 
 
