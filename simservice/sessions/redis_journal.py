@@ -33,6 +33,10 @@ FAR_TICKS = 32
 """After a wait for nothing so many calls of receive() do not wait: a store that is far costs little more for it."""
 
 
+SELECTABLE = 1024
+"""select(), which alone waits for less than a millisecond, knows no descriptor from this one on."""
+
+
 class _Append(NamedTuple):
     token: str
     sequence: int
@@ -187,7 +191,7 @@ class Journal(asyncio.Protocol):
         self._transport = transport
         if transport.get_extra_info("sslcontext") is None:
             # Both handles read one stream of bytes on one thread, each whatever the other has not yet taken.
-            self._socket = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+            self._socket = _second_handle(transport.get_extra_info("socket").fileno())
         self._outgoing = [self._packed(append) for append in self._pending]
         self.flush()
 
@@ -230,6 +234,15 @@ class Journal(asyncio.Protocol):
     def _fail(append: _Append, error: SimserviceError) -> None:
         if not append.done.done():
             append.done.set_exception(error)
+
+
+def _second_handle(descriptor: int) -> socket.socket | None:
+    """The same connection once more; None in a process of so many connections that select() could not wait for it."""
+    copy = os.dup(descriptor)
+    if copy < SELECTABLE:
+        return socket.socket(fileno=copy)
+    os.close(copy)
+    return None
 
 
 def _sent(connection: socket.socket, data: bytes) -> int:

@@ -12,6 +12,7 @@ import redis
 import redis.crc
 
 from simservice.errors import ConfigError, SessionFenced, StoreUnavailable, UnknownSession
+from simservice.sessions import redis_journal
 from simservice.sessions.embedded import EmbeddedStore
 from simservice.sessions.redis_store import RedisStore
 from simservice.sessions.store import SessionRecord
@@ -276,6 +277,20 @@ def test_appends_of_one_turn_leave_in_one_write_and_are_answered_before_the_loop
                 store.receive()
             assert [append.exception() for append in sent] == [None] * 32
             assert client.info("stats")["total_reads_processed"] - reads == 2  # the appends, and this very question
+
+    using(server.url, use)
+
+
+def test_a_process_of_very_many_connections_leaves_appends_to_the_loop(server, monkeypatch):
+    monkeypatch.setattr(redis_journal, "SELECTABLE", 0)
+
+    async def use(store):
+        await store.create(RECORD)
+        sent = [store.append(TOKEN, 1, sequence, b"next") for sequence in range(1, 9)]
+        store.flush()
+        store.receive()
+        await asyncio.gather(*sent)
+        assert (await store.claim(TOKEN)).last_sequence == 8
 
     using(server.url, use)
 
