@@ -8,7 +8,6 @@ from cartpole_world import served_cartpole
 from simservice.client.policy import load_policy
 from simservice.client.rllib import (
     PPOSettings,
-    _algorithm,
     local_ray,
     policy_of,
     real_config,
@@ -17,6 +16,7 @@ from simservice.client.rllib import (
     state_of,
     train_ppo,
 )
+from simservice.client.rllib.training import _algorithm
 from simservice.errors import InvalidInput, ServerUnavailable
 
 pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.filterwarnings("ignore:.*gputil.*")]

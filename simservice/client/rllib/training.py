@@ -1,4 +1,4 @@
-"""PPO on RLlib in a served world or in a real environment, and its way out as a plain policy. Alone knows ray here.
+"""PPO on RLlib in a served world or in a real environment, and its way out as a plain policy.
 
 RLlib's new API stack, one vectorised environment an EnvRunner: one message a step for all its lanes. RLlib expects
 autoreset mode NEXT_STEP, which is the served worlds' default.
