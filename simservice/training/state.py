@@ -55,9 +55,9 @@ def save_state(
 
 
 def load_state(
-    path: Path, fingerprint: str, world: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[Position, dict[str, Tensor]] | None:
-    """Puts the state into world and optimizer; returns the position and the best weights, or None without a file.
+    path: Path, fingerprint: str, world: nn.Module
+) -> tuple[Position, dict[str, Tensor], dict[int, dict[str, Tensor]]] | None:
+    """Puts the weights into the world; returns position, best weights and the optimiser's moments; None: no file.
 
     Raises InvalidInput when the file is damaged or of a training with other data or settings.
     """
@@ -79,8 +79,7 @@ def load_state(
     for name, tensor in _under(_MOMENTS, tensors).items():
         index, _, key = name.partition("/")
         moments.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
-    return position, _under(_BEST, tensors)
+    return position, _under(_BEST, tensors), moments
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

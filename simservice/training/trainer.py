@@ -203,20 +203,21 @@ def _fingerprint(dataset: Dataset, world: World, config: TrainConfig, origin: st
 
 def _optimise(run: _Run) -> None:
     """All phases, from where the training stands; leaves the best weights in the world."""
-    restored = False
+    moments: dict[int, dict[str, Tensor]] = {}
+    found = load_state(run.file, run.position.fingerprint, run.world) if run.config.resume else None
+    if found is not None:
+        run.position, run.best, moments = found
     while run.position.place < len(run.phases):
         phase = run.phases[run.position.place]
         optimizer = torch.optim.AdamW(
             run.world.parameters(), lr=phase.learning_rate, weight_decay=phase.weight_decay, fused=True
         )
-        if run.config.resume and not restored:
-            found = load_state(run.file, run.position.fingerprint, run.world, optimizer)
-            restored = True
-            if found is not None:
-                run.position, run.best = found
-                phase = run.phases[run.position.place]
+        if moments:
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+            moments = {}
         _optimise_phase(run, phase, optimizer)
-        run.world.load_state_dict(run.best)
+        if phase.open_loop:
+            run.world.load_state_dict(run.best)
         position = run.position
         run.position = replace(position, place=position.place + 1, update=0, best_score=None, stale=0)
 
@@ -229,7 +230,8 @@ def _optimise_phase(run: _Run, phase: Phase, optimizer: torch.optim.Optimizer) -
         if position.update % _REPORT_EVERY == 0:
             run.progress(_words(phase, position, loss), run.updates / sum(phase.updates for phase in run.phases))
         if position.update % phase.evaluate_every == 0 or position.update == phase.updates:
-            _judge(run)
+            if phase.open_loop:
+                _judge(run)
             _save(run, optimizer)
 
 
@@ -237,7 +239,8 @@ def _update(run: _Run, phase: Phase, optimizer: torch.optim.Optimizer) -> float:
     """One gradient step; the loss before it."""
     run.world.train()
     batch = run.loader.batch(phase, run.position.place, run.position.update)
-    loss, _ = run.world.loss(batch, {}, phase.name)
+    with _luck(run):
+        loss, _ = run.world.loss(batch, {}, phase.name)
     value = float(loss.detach())
     if not math.isfinite(value):
         raise ConfigError(
@@ -249,8 +252,20 @@ def _update(run: _Run, phase: Phase, optimizer: torch.optim.Optimizer) -> float:
         group["lr"] = phase.learning_rate * (_LAST_RATE + (1 - _LAST_RATE) * (1 + math.cos(math.pi * share)) / 2)
     optimizer.zero_grad(set_to_none=True)
     torch.autograd.backward(loss)
+    if phase.max_gradient_norm is not None:
+        torch.nn.utils.clip_grad_norm_(run.world.parameters(), phase.max_gradient_norm)
     optimizer.step()
     return value
+
+
+@contextmanager
+def _luck(run: _Run) -> Iterator[None]:
+    """Torch's own generators, seeded for this one update: noise and dropout of a loss are the same after a resume."""
+    key = f"{run.config.seed}/{run.position.place}/{run.position.update}".encode()
+    device = torch.device(run.config.device)
+    with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device]):
+        torch.manual_seed(int.from_bytes(hashlib.sha256(key).digest()[:8], "little"))
+        yield
 
 
 def _judge(run: _Run) -> None:

@@ -82,6 +82,8 @@ class Phase:
     weight_decay: float = 0.0
     evaluate_every: int = 250  # updates between open-loop evaluations on the held-out episodes
     groups: int = 1  # a batch is this many equal parts, each drawn from a bootstrap resample of the data of its own
+    max_gradient_norm: float | None = None  # gradients longer than this are shortened to it
+    open_loop: bool = True  # False: forecasts say nothing of this stage; it runs to its end, its last weights stay
 
 
 class World(nn.Module, ABC):
@@ -155,7 +157,10 @@ class World(nn.Module, ABC):
         return ()
 
     def loss(self, batch: Batch, draws: Tensors, phase: str) -> tuple[Tensor, dict[str, Tensor]]:
-        """A scalar to minimise and its named parts."""
+        """A scalar to minimise and its named parts.
+
+        Here, and nowhere else, torch's own random numbers may be used: the trainer seeds them for every update.
+        """
         raise TypeError(f"{self.family} has no training phase {phase!r}")
 
     def calibrate(self, episodes: Sequence[Episode]) -> None:

@@ -5,7 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
+from torch import nn
+from toy import Toy, ToyConfig
 
 from simservice.data.collect import collect
 from simservice.data.environments import make_environment
@@ -13,7 +16,8 @@ from simservice.data.episodes import Dataset, fingerprint
 from simservice.errors import ConfigError, InvalidInput, UnknownFamily
 from simservice.training.state import state_file
 from simservice.training.trainer import TrainConfig, train
-from simservice.worlds import checkpoint
+from simservice.worlds import checkpoint, registry
+from simservice.worlds.world import Phase
 
 TINY = {"members": 2, "hidden": 32, "rows_per_member": 32, "updates": 60, "evaluate_every": 20}
 
@@ -105,6 +109,48 @@ def test_a_killed_training_goes_on_to_the_same_world(dataset, finished, tmp_path
     assert resumed.history == whole.history
     assert min(seen) >= share - 0.3  # it went on, and did not begin again
     assert not state_file(out).exists()
+
+
+class TwoStages(Toy):
+    """A toy that learns one number in two stages; its losses draw random numbers, and the second is never scored."""
+
+    family = "two-stages"
+
+    def __init__(self, spec, config=None):
+        super().__init__(replace(spec, family=self.family, capabilities=frozenset({"context"})), config or ToyConfig())
+        self.number = nn.Parameter(torch.zeros(16))
+
+    def phases(self):
+        common = {"batch_size": 8, "segment_length": 1, "updates": 60, "evaluate_every": 20}
+        scored = Phase(name="one", learning_rate=1e-2, weight_decay=0.3, **common)
+        unscored = Phase(name="two", learning_rate=1e-2, max_gradient_norm=0.01, open_loop=False, **common)
+        return scored, unscored
+
+    def loss(self, batch, draws, phase):
+        return (self.number - torch.randn(16)).square().mean(), {}
+
+
+@pytest.mark.parametrize("share", [0.2, 0.45, 0.9])
+def test_stages_whose_losses_draw_random_numbers_are_resumed_to_the_same_world(dataset, tmp_path, share):
+    registry.register(TwoStages)
+    whole = train(dataset, "two-stages", tmp_path / "whole")
+    assert [update for update, _ in whole.history] == [20, 40, 60]  # the second stage ran to its end, unscored
+    assert whole.updates == 120
+    weights = checkpoint.load(tmp_path / "whole").world.number
+    assert weights.abs().max() > 0  # the last weights stayed: no score of the toy ever changes
+    with pytest.raises(Killed):
+        train(dataset, "two-stages", tmp_path / "killed", progress=killed_at(share))
+    resumed = train(dataset, "two-stages", tmp_path / "killed", config=TrainConfig(resume=True))
+    assert resumed.version == whole.version
+
+
+def test_a_training_leaves_the_callers_random_numbers_alone(dataset, tmp_path):
+    registry.register(TwoStages)
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    train(dataset, "two-stages", tmp_path / "w")
+    assert torch.equal(torch.rand(4), expected)
 
 
 def test_a_training_is_not_resumed_with_other_settings(dataset, tmp_path):
