@@ -5,8 +5,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass, field
 
-TICK_SECONDS: tuple[float, ...] = (0.001, 0.0025, 0.005, 0.01, 0.05, 0.25)
-TICK_LANES: tuple[int, ...] = (1, 4, 16, 64, 256, 1024)
+TICK_SECONDS: tuple[float, ...] = (0.001, 0.01)  # as few as the published names.TICK_BUCKETS_S
+TICK_LANES: tuple[int, ...] = (16, 256)
 
 
 @dataclass

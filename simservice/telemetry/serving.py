@@ -88,7 +88,7 @@ class ServingMetrics:
         self.registry = CollectorRegistry(auto_describe=False)
         self._timed = {call: Tally(names.LATENCY_BUCKETS_S) for call in names.TIMED_CALLS}
         self._answered: dict[tuple[str, str], int] = {}  # by call and code
-        self._append = Tally(names.WAITING_BUCKETS_S)
+        self._append = Tally(names.APPEND_BUCKETS_S)
         self.registry.register(_Collector(self._collect))
         reported = _counter(names.REPORTED_EPISODES, self.registry)
         self._reported = {outcome: reported.labels(world, outcome) for outcome in names.REPORT_OUTCOMES}
