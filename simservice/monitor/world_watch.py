@@ -186,11 +186,13 @@ class WorldWatch:
 
     def _play_normal(self, epoch: int) -> str:
         LOG.info("%s: learning what is normal (epoch %d)", self.world, epoch)
-        spent = self.rig.steps
+        spent, played = self.rig.steps, 0
 
         def told(new: int, total: int) -> None:
-            nonlocal spent
-            self.last_heard_at = self.now()
+            nonlocal spent, played
+            self.last_heard_at, played = self.now(), played + new
+            if 10 * played // total > 10 * (played - new) // total:
+                LOG.info("%s: %d of %d probes of what is normal, %d real steps", self.world, played, total, spent)
             self._spend("calibration", self.rig.steps - spent, paced=False)
             spent = self.rig.steps
 

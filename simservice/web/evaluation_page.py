@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 from simservice.web.charts import Chart, Line, Mark, draw, legend, plain
@@ -16,6 +17,7 @@ from simservice.web.page import page
 Figures = Mapping[str, Any]
 """JSON values, as evaluation.json holds them."""
 
+FALL = 0.5  # of the error, from one lead to the next, that wants explaining
 LOOK = {"trustworthy": "good", "with care": "care", "untrustworthy": "bad", "unknown": "unknown"}
 SIGN = {"good": "✓", "close": "!", "bad": "✗", "unknown": "?"}
 NAN = float("nan")
@@ -100,6 +102,17 @@ def _row(line: Figures, reading: Figures, *, first: bool) -> str:
     return f'<tr class="{"" if first else "more"}">{cells}</tr>'
 
 
+def _cliff(curve: Figures, error: list[float]) -> str:
+    """A full stop, or why a curve falls that should only rise."""
+    for before, after in pairwise(range(len(error))):
+        if error[after] < FALL * error[before] and curve["alive"][after] < curve["alive"][before]:
+            return (
+                f"; the fall at step {curve['lead'][after]} is no mend: the starts of which the world was most wrong "
+                f"ended there, and {curve['alive'][after]:.0%} of all are left."
+            )
+    return "."
+
+
 def _horizon(found: Figures) -> str:
     curve, steps = found["curve"], found["steps"]
     error = [_number(value) for value in curve["error"]]
@@ -137,8 +150,9 @@ def _horizon(found: Figures) -> str:
         f"steps ahead is divided "
         "by how much reality itself varies that far ahead: 1 is no better than always predicting the average "
         "future. Only starts "
-        "still alive in reality count."
+        "still alive in reality count"
     )
+    words += _cliff(curve, error)
     return f"<h2>How far ahead it can be trusted</h2><p>{words}</p>{draw(chart)}"
 
 

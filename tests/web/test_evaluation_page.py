@@ -43,6 +43,14 @@ def test_the_page_needs_no_network_and_says_no_nan(found):
     assert not re.search(r"\bnan\b", page, re.IGNORECASE)
 
 
+def test_a_curve_that_falls_because_bad_starts_ended_says_so(found):
+    curve = {**found["curve"], "lead": [1, 2, 3], "error": [0.01, 0.4, 0.02], "alive": [1.0, 1.0, 0.25]}
+    curve.update(lower=curve["error"], upper=curve["error"])
+    assert "the fall at step 3 is no mend" in render({**found, "curve": curve})
+    curve["alive"] = [1.0, 1.0, 1.0]
+    assert "is no mend" not in render({**found, "curve": curve})
+
+
 def test_a_world_of_pictures_has_strips_instead_of_traces(found):
     strip = {"steps": [0, 5, 10], "png": "data:image/png;base64,AAAA"}
     page = render({**found, "traces": [], "strips": [strip]})
