@@ -5,6 +5,7 @@ from simservice import errors
 EXAMPLES = [
     errors.InvalidInput("action/0", "holds nan"),
     errors.UnsupportedSpace("observation", "Text"),
+    errors.InvalidPolicy("the file is no ONNX model", "export it with torch.onnx.export"),
     errors.ConfigError("no key 'devise'; did you mean 'device'?", key="devise"),
     errors.Unauthenticated("no token was sent"),
     errors.UnknownWorld("pong", ["ping", "cartpole"]),
@@ -13,6 +14,8 @@ EXAMPLES = [
     errors.MissingDataset("cartpole/random-v0", "/data"),
     errors.UnknownSession("0123456789abcdef"),
     errors.UnknownPoint(7),
+    errors.UnknownPolicy("0123456789abcdef" * 4),
+    errors.PolicyQuarantined("0123456789abcdef" * 4, "a call took 5 s"),
     errors.SessionClosed("environment"),
     errors.SequenceGap(7, 5),
     errors.NeedsReset([0, 3]),
@@ -22,6 +25,9 @@ EXAMPLES = [
     errors.CapacityExhausted(64, 1000, 1024, retry_after_s=1.5),
     errors.QuotaExceeded("lab", "lanes", asked=64, active=1000, limit=1024, retry_after_s=0.25),
     errors.PointsExhausted("bytes", asked=70_000, active=60_000, most=100_000),
+    errors.PolicyLimitExceeded(
+        "policies being checked", found=9, most=8, remedy="wait for some to end", retry_after_s=0.5
+    ),
     errors.RealStepBudgetExceeded(10, 3000, 3000),
     errors.RealEnvironmentFailed("CartPole-v1", "no answer within 60 s"),
     errors.CorruptCheckpoint("runs/world", "weights.safetensors is missing"),

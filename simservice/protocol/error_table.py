@@ -40,12 +40,13 @@ class Row:
         return ("ErrorInfo", *extra, *(("RetryInfo",) if self.error in RETRY_AFTER else ()))
 
 
-RETRY_AFTER = frozenset({errors.CapacityExhausted, errors.QuotaExceeded})
+RETRY_AFTER = frozenset({errors.CapacityExhausted, errors.QuotaExceeded, errors.PolicyLimitExceeded})
 """Errors that may tell when to try again. Without RetryInfo trying again does not help."""
 
 ROWS = (
     Row(errors.InvalidInput, "a field is wrong; its path is told, nothing was done", "correct the field"),
     Row(errors.UnsupportedSpace, "a space without a fixed shape", "take a space of fixed shape"),
+    Row(errors.InvalidPolicy, "a policy cannot be run, or not in this world; what was found is told", "correct it"),
     Row(errors.ConfigError, "a key or value of a configuration is wrong", "correct it", False),
     Row(errors.Unauthenticated, "the token is missing or unknown", "give a token of a tenant of this service"),
     Row(errors.UnknownWorld, "nobody serves this world", "take one of the names the message lists"),
@@ -54,6 +55,8 @@ ROWS = (
     Row(errors.MissingDataset, "there is no such dataset", "record or download it", False),
     Row(errors.UnknownSession, "closed, expired, another tenant's, or never there", "open a new session"),
     Row(errors.UnknownPoint, "no such saved point, or it was forgotten", "restore one that save() gave"),
+    Row(errors.UnknownPolicy, "expired, gave way, another tenant's, or never there", "put it again, whole"),
+    Row(errors.PolicyQuarantined, "the policy failed or was too slow while it was run", "put another one"),
     Row(errors.SessionClosed, "it was closed", "open a new session"),
     Row(errors.SequenceGap, "a request came out of order", "send the number the message expects"),
     Row(errors.NeedsReset, "a lane was stepped that must be reset", "reset it"),
@@ -67,6 +70,11 @@ ROWS = (
     Row(errors.CapacityExhausted, "the replica has too few free lanes", "wait for retry_after_s, or ask for fewer"),
     Row(errors.QuotaExceeded, "the tenant has used what it may use", "wait for retry_after_s, or close sessions"),
     Row(errors.PointsExhausted, "the session keeps all the saved points it may", "forget some"),
+    Row(
+        errors.PolicyLimitExceeded,
+        "a policy is too large or too slow, or too many are being checked",
+        "put a smaller one; where it is told, wait for retry_after_s",
+    ),
     Row(errors.RealStepBudgetExceeded, "more real steps than the budget allows", "raise the budget", False),
     Row(errors.RealEnvironmentFailed, "the real environment raised or hangs", "see whether it runs by itself", False),
     Row(errors.CorruptCheckpoint, "the world's folder is damaged", "train or copy it again", False),

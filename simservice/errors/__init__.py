@@ -2,7 +2,8 @@
 
     SimserviceError
     ├── InvalidInput            INVALID_ARGUMENT     a field of a request or an argument is wrong; nothing was done
-    │   └── UnsupportedSpace                         a space this part cannot carry
+    │   ├── UnsupportedSpace                         a space this part cannot carry
+    │   └── InvalidPolicy                            a policy that cannot be run, or not in this world
     ├── ConfigError             INVALID_ARGUMENT     a key or value of the configuration
     ├── Unauthenticated         UNAUTHENTICATED      no token, or none that this service knows
     ├── UnknownWorld            NOT_FOUND            no such world is served here
@@ -11,6 +12,8 @@
     ├── MissingDataset          NOT_FOUND            no such dataset
     ├── UnknownSession          NOT_FOUND            no session with this token
     ├── UnknownPoint            NOT_FOUND            no such saved point in the session
+    ├── UnknownPolicy           NOT_FOUND            no such policy of this tenant
+    ├── PolicyQuarantined       FAILED_PRECONDITION  the policy failed while it was run; it is run no more
     ├── SessionClosed           FAILED_PRECONDITION  the session was closed; open a new one
     ├── SequenceGap             FAILED_PRECONDITION  a request came out of order
     ├── NeedsReset              FAILED_PRECONDITION  a lane was stepped that must be reset first
@@ -20,6 +23,7 @@
     ├── CapacityExhausted       RESOURCE_EXHAUSTED   no lanes left
     ├── QuotaExceeded           RESOURCE_EXHAUSTED   the tenant has used what it may use
     ├── PointsExhausted         RESOURCE_EXHAUSTED   the session holds all the saved points it may
+    ├── PolicyLimitExceeded     RESOURCE_EXHAUSTED   a policy is too large, too slow, or one too many
     ├── RealStepBudgetExceeded  RESOURCE_EXHAUSTED   more real steps were asked for than the budget allows
     ├── RealEnvironmentFailed   UNAVAILABLE          the real environment raised, crashed or did not answer
     ├── CorruptCheckpoint       DATA_LOSS            a world's folder is damaged or not a world
@@ -37,60 +41,15 @@ nothing and the stream goes on. A client raises the same class with the same mes
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
-from typing import ClassVar
 
-
-class SimserviceError(Exception):
-    """The root. Catch it to catch everything this project raises on purpose."""
-
-    code: ClassVar[str] = "INTERNAL"
-    reason: ClassVar[str] = "INTERNAL"
-    recoverable: ClassVar[bool] = False
-
-    def __init__(self, message: str, **details: str) -> None:
-        super().__init__(message)
-        self.details: dict[str, str] = details
-
-    @property
-    def retry_after_s(self) -> float | None:
-        """When trying again may help; None where nobody knows, or where it never will."""
-        try:
-            seconds = float(self.details["retry_after_s"])
-        except (KeyError, ValueError):
-            return None
-        return seconds if 0.0 <= seconds < 86_400.0 else None
-
-    @classmethod
-    def from_wire(cls, message: str, details: dict[str, str]) -> SimserviceError:
-        """The error as the other side raised it."""
-        error = cls.__new__(cls)
-        SimserviceError.__init__(error, message, **details)
-        return error
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (_restore, (type(self), str(self), self.details))
-
-
-def _restore(cls: type[SimserviceError], message: str, details: dict[str, str]) -> SimserviceError:
-    return cls.from_wire(message, details)
-
-
-def near_miss(found: str, known: Iterable[str]) -> str:
-    """A clause that names what the user may have meant, or what there is: "; did you mean 'x'?"."""
-    choices = sorted(known)
-    close = difflib.get_close_matches(found, choices, n=1)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; there are: {', '.join(choices)}" if choices else "; there are none"
-
-
-class InvalidInput(SimserviceError):
-    code, reason, recoverable = "INVALID_ARGUMENT", "INVALID_INPUT", True
-
-    def __init__(self, field: str, problem: str) -> None:
-        super().__init__(f"{field}: {problem}", field=field)
+from simservice.errors.policies import InvalidPolicy as InvalidPolicy
+from simservice.errors.policies import PolicyLimitExceeded as PolicyLimitExceeded
+from simservice.errors.policies import PolicyQuarantined as PolicyQuarantined
+from simservice.errors.policies import UnknownPolicy as UnknownPolicy
+from simservice.errors.root import InvalidInput as InvalidInput
+from simservice.errors.root import SimserviceError as SimserviceError
+from simservice.errors.root import near_miss as near_miss
 
 
 class UnsupportedSpace(InvalidInput):
