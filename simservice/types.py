@@ -19,6 +19,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Leaves = dict[str, Array]
 """Arrays of a (possibly nested) value by leaf path, in space order: `observation`, `observation/image`, `action/0`."""
 
+OWN_NAMESPACE = "simservice/"
+"""Of the ids of our own environments. Those are registered when the module simservice.grounds is imported."""
+
 SEED_LIMIT = 2**63
 """Seeds are integers in [0, SEED_LIMIT): they travel and are stored as signed 64-bit integers."""
 
@@ -31,6 +34,11 @@ class Leaf:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     space: gym.Space[Any]
+
+
+def qualified(env_id: str) -> str:
+    """The id as gym.make takes it: ids of our own environments name the module that registers them."""
+    return f"simservice.grounds:{env_id}" if env_id.startswith(OWN_NAMESPACE) else env_id
 
 
 def leaves_of(space: gym.Space[Any], root: str) -> tuple[Leaf, ...]:

@@ -39,7 +39,7 @@ KNOWN_BY = {
     "typer": ("cli/*",),
     "gymnasium": (
         "types.py", "protocol/*", "sessions/*", "engine/*", "worlds/codec.py", "worlds/spaces_json.py",
-        "worlds/families/*", "client/*", "data/*", "training/*", "monitor/*",
+        "worlds/families/*", "client/*", "data/*", "training/*", "monitor/*", "grounds/*",
         "serving/renderers.py",
     ),
 }  # fmt: skip

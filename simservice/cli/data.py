@@ -27,6 +27,10 @@ def collect(
     num_envs: Annotated[
         int, typer.Option(min=1, help="Environments stepped side by side; more make shorter episodes.")
     ] = 1,
+    frames: Annotated[
+        int | None, typer.Option(min=8, help="Record the rendered picture, SIZE x SIZE, as the observation.")
+    ] = None,
+    stack: Annotated[int, typer.Option(min=1, help="Pictures stacked in an observation, with --frames.")] = 1,
     arg: Arguments = None,
     settings: Settings = None,
     dataset: Annotated[str | None, typer.Option(help="Id to write (default: simservice/ENV/POLICY-vN).")] = None,
@@ -36,16 +40,19 @@ def collect(
     """Record a real environment into a Minari dataset, counting every step."""
     from simservice.data.collect import RealStepCounter
     from simservice.data.collect import collect as record
-    from simservice.data.environments import parse_settings
+    from simservice.data.environments import as_frames, parse_settings
     from simservice.data.minari import check_target, default_dataset_id, free_version, load_dataset, save_dataset
 
     env_kwargs, attributes = parse_settings(arg or [], "--arg"), parse_settings(settings or [], "--set")
     earlier = load_dataset(append, root) if append else None
     acting: Any = policy if policy in ("random", "sticky") else load_policy(policy, seed, greedy=False)
     name = policy if policy in ("random", "sticky") else Path(policy).stem + (f"-epsilon{epsilon:g}" if epsilon else "")
+    seen_as = f"{env}-frames{frames}" if frames is not None else env
+    if frames is not None:
+        env, env_kwargs = as_frames(env, env_kwargs, frames, stack)
     if dataset is None:
         earlier_id = earlier.dataset_id if earlier is not None else None
-        dataset = free_version(earlier_id, root) if earlier_id else default_dataset_id(env, name, root)
+        dataset = free_version(earlier_id, root) if earlier_id else default_dataset_id(seen_as, name, root)
     target: dict[str, Any] = {
         "env_id": env,
         "env_kwargs": env_kwargs,
@@ -86,7 +93,9 @@ def _show_dataset(saved: Dataset, root: Path | None) -> None:
     screen.print(str(coverage(saved.episodes, saved.action_space)), highlight=False, markup=False)
     screen.print(f"[bold]{saved.dataset_id}[/bold]  {saved.real_steps} real steps, sha256 {saved.hash[:12]}")
     where = f" --root {root}" if root is not None else ""
-    next_step(f"simservice train {saved.dataset_id}{where} --out runs/{_short(saved.env_id or 'world')}")
+    next_step(
+        f"simservice train {saved.dataset_id}{where} --out runs/{_short(str(saved.env_kwargs.get('env_id') or saved.env_id or 'world'))}"
+    )
 
 
 def _short(env_id: str) -> str:

@@ -12,8 +12,12 @@ import gymnasium as gym
 import numpy as np
 
 from simservice.errors import InvalidInput, UnknownEnvironment, near_miss
+from simservice.types import qualified
 
 Environment = gym.Env[Any, Any]
+
+FRAMES_ID = "simservice/Frames-v0"
+"""Any environment as pictures: its arguments are env_id, size, stack and env_kwargs."""
 
 
 def make_environment(
@@ -30,7 +34,7 @@ def make_environment(
             warnings.filterwarnings("ignore", message=".*is out of date.*")
             # Box2D's binding warns while its module is being made, and crashes where warnings are errors.
             warnings.filterwarnings("ignore", category=DeprecationWarning)
-            environment = gym.make(env_id, **(env_kwargs or {}))
+            environment = gym.make(qualified(env_id), **_limited(env_id, env_kwargs or {}))
     except gym.error.Error as error:
         raise UnknownEnvironment(env_id, _why(env_id, error)) from error
     except ModuleNotFoundError as error:
@@ -43,6 +47,22 @@ def make_environment(
         close(environment)
         raise
     return environment
+
+
+def as_frames(
+    env_id: str, env_kwargs: Mapping[str, Any] | None, size: int, stack: int = 1
+) -> tuple[str, dict[str, Any]]:
+    """The id and arguments of the environment whose observation is the rendered frame of this one."""
+    arguments = {"env_kwargs": dict(env_kwargs)} if env_kwargs else {}
+    return FRAMES_ID, {"env_id": env_id, "size": size, **({"stack": stack} if stack > 1 else {}), **arguments}
+
+
+def _limited(env_id: str, env_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments; pictures of an environment take over its time limit, so that a world of them has it, too."""
+    drawn = gym.registry.get(str(env_kwargs.get("env_id"))) if env_id == FRAMES_ID else None
+    if drawn is None or drawn.max_episode_steps is None:
+        return dict(env_kwargs)
+    return {"max_episode_steps": drawn.max_episode_steps, **env_kwargs}
 
 
 def set_attributes(environment: Environment, attributes: Mapping[str, Any]) -> None:

@@ -25,7 +25,7 @@ from minari.namespace import NAMESPACE_METADATA_FILENAME
 from simservice.data.environments import close, make_environment
 from simservice.data.episodes import Dataset, check_episode, fingerprint
 from simservice.errors import InvalidInput, MissingDataset
-from simservice.types import Array, Episode, Leaves, from_leaves, leaves_of, to_leaves
+from simservice.types import OWN_NAMESPACE, Array, Episode, Leaves, from_leaves, leaves_of, to_leaves
 
 OWN_KEY = "simservice"  # our part of Minari's metadata.json
 
@@ -41,7 +41,7 @@ def datasets_root(root: str | Path | None = None) -> Path:
 
 def default_dataset_id(env_id: str, policy_name: str, root: str | Path | None = None) -> str:
     """`simservice/cartpole-v1/random-v0`, or the first version after it that is free."""
-    environment = _slug(env_id.rpartition(":")[2])
+    environment = _slug(env_id.rpartition(":")[2].removeprefix(OWN_NAMESPACE))
     return free_version(f"simservice/{environment}/{_slug(policy_name) or 'policy'}-v0", root)
 
 

@@ -24,7 +24,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from simservice.errors import ConfigError, InvalidInput, UnknownEnvironment
-from simservice.types import Array, Episode, Leaf, Leaves, WorldSpec, from_leaves, leaves_of, to_leaves
+from simservice.types import Array, Episode, Leaf, Leaves, WorldSpec, from_leaves, leaves_of, qualified, to_leaves
 from simservice.worlds.codec import torch_dtype
 from simservice.worlds.placing import can_place, place
 from simservice.worlds.world import Call, Draw, Slot, StepOut, Tensors, World
@@ -95,7 +95,7 @@ def make(config: OracleConfig, **changes: Any) -> Environment:
             warnings.filterwarnings("ignore", message=".*is out of date.*")
             # Box2D's binding warns while its module is being made, and crashes where warnings are errors.
             warnings.filterwarnings("ignore", category=DeprecationWarning)
-            environment: Environment = gym.make(config.env_id, max_episode_steps=-1, **arguments)
+            environment: Environment = gym.make(qualified(config.env_id), max_episode_steps=-1, **arguments)
     except (gym.error.Error, ModuleNotFoundError) as error:
         raise UnknownEnvironment(config.env_id, str(error)) from error
     except TypeError as error:
