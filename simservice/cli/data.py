@@ -93,9 +93,8 @@ def _show_dataset(saved: Dataset, root: Path | None) -> None:
     screen.print(str(coverage(saved.episodes, saved.action_space)), highlight=False, markup=False)
     screen.print(f"[bold]{saved.dataset_id}[/bold]  {saved.real_steps} real steps, sha256 {saved.hash[:12]}")
     where = f" --root {root}" if root is not None else ""
-    next_step(
-        f"simservice train {saved.dataset_id}{where} --out runs/{_short(str(saved.env_kwargs.get('env_id') or saved.env_id or 'world'))}"
-    )
+    recorded = str(saved.env_kwargs.get("env_id") or saved.env_id or "world")  # pictures are named after what they show
+    next_step(f"simservice train {saved.dataset_id}{where} --out runs/{_short(recorded)}")
 
 
 def _short(env_id: str) -> str:
