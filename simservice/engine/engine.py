@@ -39,6 +39,11 @@ log = logging.getLogger(__name__)
 HERE_BELOW_S = 0.002
 """Ticks that took less processor time lately run on the event loop: as long as it may be kept from reading."""
 
+GRAPHED = frozenset({"cuda"})
+"""Devices on which the calls of every size are prepared as graphs."""
+
+LARGE = (4096, 16_384)  # batch sizes of such devices, beyond the buckets of all
+
 QUICK: frozenset[Kind] = frozenset({"step", "reset", "look", "copy", "clear", "release"})
 """What a tick on the event loop may do; pictures and snapshots of many lanes may take long."""
 
@@ -72,8 +77,8 @@ class Engine:
         self.snapshot_lane_bytes = snapshot_lane_bytes(dict(world.slots))
         self._control = Control(capacity + 1)
         self._stats = EngineStats(capacity=capacity)
-        self._buckets = tuple(buckets)
-        self._sizes: tuple[int, ...] = ()
+        self._buckets = (*buckets, *LARGE) if self._arena.device.type in GRAPHED else tuple(buckets)
+        self.sizes: tuple[int, ...] = ()  # padded batches: those of the buckets whose rows round alike on this device
         self._action_leaves = leaves_of(self.spec.action_space, "action")
         self._observation_leaves = leaves_of(self.spec.observation_space, "observation")
         self._waiting = np.zeros(capacity, dtype=np.int32)  # requests handed in and not answered, by lane
@@ -103,11 +108,6 @@ class Engine:
     def running(self) -> bool:
         """Whether its thread lives and takes requests."""
         return self._running and self._thread is not None and self._thread.is_alive()
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """The padded batch sizes in use: those of the buckets whose rows round alike on this device."""
-        return self._sizes
 
     def start(self) -> None:
         """Warms the world up and starts the thread; returns when the engine can take requests."""
@@ -355,9 +355,11 @@ class Engine:
     def _prepare(self) -> None:
         fitting = [size for size in self._buckets if size < self.capacity]
         larger = [size for size in self._buckets if size >= self.capacity]
-        self._sizes = prepared_sizes(self.world, str(self._arena.device), [*fitting, *larger[:1]])
-        runner = Runner(self.world, self._arena, self._control, self._sizes, self._stats, self._known_uncertainty)
+        self.sizes = prepared_sizes(self.world, str(self._arena.device), [*fitting, *larger[:1]])
+        runner = Runner(self.world, self._arena, self._control, self.sizes, self._stats, self._known_uncertainty)
         runner.start(np.array([self._arena.scratch]))  # a real state, so that padding rows are legal ones
+        if self._arena.device.type in GRAPHED:
+            runner.prepare_graphs()
         self._stats.batches.clear()
         self._stats.padded_rows = 0
         self._ticker = Ticker(runner, self._arena, self._control, self.name)

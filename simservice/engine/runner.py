@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from simservice.engine.arena import Arena
-from simservice.engine.batching import Span, any_true, cut, pad, piece
+from simservice.engine.batching import Span, all_true, any_true, cut, pad, piece
 from simservice.engine.control import Control
+from simservice.engine.graphs import GraphedCall
 from simservice.engine.stats import EngineStats
 from simservice.types import Array, Leaves, leaves_of
 from simservice.worlds.noise import lane_draws
@@ -51,6 +52,7 @@ class Runner:
         stats: EngineStats,
         known_uncertainty: float = math.inf,
     ) -> None:
+        self._graphs: dict[tuple[Call, int], GraphedCall] = {}
         self.world = world
         self.arena = arena
         self.control = control
@@ -60,6 +62,13 @@ class Runner:
         self.action_leaves = leaves_of(world.spec.action_space, "action")
         self._uncertain = "uncertainty" in world.spec.capabilities
         self._known = known_uncertainty
+
+    def prepare_graphs(self) -> None:
+        """A graph for every size. One of all lanes' size takes the rows as they lie: nothing is gathered then."""
+        for size in self.sizes:
+            whole = size == self.arena.capacity
+            self._graphs["step", size] = GraphedCall(self.world, self.arena, size, "step", whole=whole)
+            self._graphs["init", size] = GraphedCall(self.world, self.arena, size, "init", whole=whole)
 
     def step(self, lanes: Array, where: Span, action: Leaves) -> Stepped:
         """One step of every lane. Where the world's answer is not finite the lane stays in its state."""
@@ -115,6 +124,8 @@ class Runner:
 
     def _step(self, lanes: Array, where: Span, action: Leaves, size: int) -> Stepped:
         count = len(lanes)
+        if self._graphs:
+            return self._step_graphed(lanes, where, action, size)
         padded = where if count == size else pad(lanes, size, self.arena.scratch)
         before = self.arena.gather(padded)
         after, out = self.world.step(before, self._fill(action, size), self._draws(padded, "step"))
@@ -123,26 +134,53 @@ class Runner:
         reward = _array(out.reward, count).astype(np.float64, copy=False)
         terminated = _array(out.terminated, count)
         uncertainty = _array(out.uncertainty, count) if self._uncertain else None
-        if uncertainty is not None and self._known < math.inf:
-            self.stats.beyond_support += int(np.count_nonzero(uncertainty > self._known))
-        broken = unusable(observation, reward)
-        if broken is None:
+        done = Stepped(observation, reward, terminated, uncertainty, unusable(observation, reward))
+        self._count_unsure(uncertainty)
+        if done.broken is None:
             self.arena.scatter(where, after, count)
         else:
-            self.stats.world_errors += int(broken.sum())
             kept = _host(self.world.emit(before), count)
-            for path, array in observation.items():
-                array[broken] = kept[path][broken]
-            reward[broken] = 0.0
-            terminated = terminated & ~broken
-            if uncertainty is not None:
-                uncertainty = np.where(broken, np.float32(np.nan), uncertainty)
-            good = np.flatnonzero(~broken)
+            self._refuse(done, {path: leaf[done.broken] for path, leaf in kept.items()})
+            good = np.flatnonzero(~done.broken)
             chosen = self.arena.put(good)
             self.arena.scatter(lanes[good], {name: row[chosen] for name, row in after.items()}, len(good))
-        return Stepped(observation, reward, terminated, uncertainty, broken)
+        return done
+
+    def _step_graphed(self, lanes: Array, where: Span, action: Leaves, size: int) -> Stepped:
+        call = self._graphs["step", size]
+        said = call(lanes, self.control.seed[where], self.control.counter[where], action)
+        self.control.counter[where] += 1
+        assert said.reward is not None and said.terminated is not None
+        broken = None if all_true(said.good) else ~said.good
+        done = Stepped(said.observation, said.reward, said.terminated, said.uncertainty, broken)
+        self._count_unsure(done.uncertainty)
+        if broken is not None:
+            self._refuse(done, self.look(lanes[broken]))
+        return done
+
+    def _count_unsure(self, uncertainty: Array | None) -> None:
+        if uncertainty is not None and self._known < math.inf:
+            self.stats.beyond_support += int(np.count_nonzero(uncertainty > self._known))
+
+    def _refuse(self, done: Stepped, kept: Leaves) -> None:
+        """Makes a step that was not taken, of the broken lanes, one that left them where they were: `kept` shows it."""
+        broken = done.broken
+        assert broken is not None
+        self.stats.world_errors += int(broken.sum())
+        for path, array in done.observation.items():
+            array[broken] = kept[path]
+        done.reward[broken] = 0.0
+        done.terminated = done.terminated & ~broken
+        if done.uncertainty is not None:
+            done.uncertainty = np.where(broken, np.float32(np.nan), done.uncertainty)
 
     def _start(self, lanes: Array, size: int) -> Started:
+        if self._graphs:
+            said = self._graphs["init", size](lanes, self.control.seed[lanes], self.control.counter[lanes])
+            self.control.counter[lanes] += 1
+            broken = None if all_true(said.good) else ~said.good
+            self.stats.world_errors += 0 if broken is None else int(broken.sum())
+            return Started(said.observation, broken)
         state = self.world.init(self._draws(pad(lanes, size, self.arena.scratch), "init"))
         self.control.counter[lanes] += 1
         observation = _host(self.world.emit(state), len(lanes))

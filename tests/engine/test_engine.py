@@ -18,10 +18,12 @@ from simservice.sessions.lanes import Reset, Step
 NOISY = ToyConfig(noise=0.1, growth=0.95)
 
 
-@pytest.fixture(params=[0.0, 10.0], ids=["on the thread", "on the event loop"], autouse=True)
+@pytest.fixture(params=["on the thread", "on the event loop", "as on a device"], autouse=True)
 def where_ticks_run(request, monkeypatch):
-    """Every test holds for both."""
-    monkeypatch.setattr("simservice.engine.engine.HERE_BELOW_S", request.param)
+    """Every test holds for all; what is captured on a device is called line by line here."""
+    monkeypatch.setattr("simservice.engine.engine.HERE_BELOW_S", 10.0 if request.param == "on the event loop" else 0.0)
+    if request.param == "as on a device":
+        monkeypatch.setattr("simservice.engine.engine.GRAPHED", frozenset({"cpu"}))
 
 
 def run(scenario, *, spec=None, config=NOISY, capacity=256, world=None, **arguments):
