@@ -18,19 +18,28 @@ from simservice.sessions.lanes import Reset, Step
 NOISY = ToyConfig(noise=0.1, growth=0.95)
 
 
-@pytest.fixture(params=["on the thread", "on the event loop", "as on a device"], autouse=True)
+ON_A_DEVICE = pytest.param(
+    "on a device", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+)
+
+
+@pytest.fixture(params=["on the thread", "on the event loop", "as on a device", ON_A_DEVICE], autouse=True)
 def where_ticks_run(request, monkeypatch):
-    """Every test holds for all; what is captured on a device is called line by line here."""
+    """Every test holds for all; what is captured on a device is called line by line on the CPU."""
+    monkeypatch.setattr(f"{__name__}.DEVICE", "cuda" if request.param == "on a device" else "cpu")
     monkeypatch.setattr("simservice.engine.engine.HERE_BELOW_S", 10.0 if request.param == "on the event loop" else 0.0)
     if request.param == "as on a device":
         monkeypatch.setattr("simservice.engine.engine.GRAPHED", frozenset({"cpu"}))
+
+
+DEVICE = "cpu"
 
 
 def run(scenario, *, spec=None, config=NOISY, capacity=256, world=None, **arguments):
     """Runs a coroutine function with a started engine."""
 
     async def within():
-        engine = Engine(world or Toy(spec or toy_spec(), config), capacity=capacity, **arguments)
+        engine = Engine(world or Toy(spec or toy_spec(), config), capacity=capacity, device=DEVICE, **arguments)
         engine.start()
         try:
             return await scenario(engine)
