@@ -24,14 +24,17 @@ POOLED_SIDE = 12
 MOST_DECIBELS = 100.0
 """What equal frames get, whose ratio is infinite."""
 
+_AT_ONCE = 256  # frames made into floats together
 _SIGMA, _REACH = 1.5, 5  # of SSIM's Gaussian window, 11 pixels wide
 _LUMINANCE, _CONTRAST = (0.01 * 255.0) ** 2, (0.03 * 255.0) ** 2  # keep SSIM finite where a window is flat
 
 
 def is_picture(array: Array, lead: int) -> bool:
-    """Whether a leaf with `lead` leading axes holds frames: bytes, height x width x 1 or 3 colours."""
+    """Whether a leaf with `lead` leading axes holds frames: bytes, height x width x 1 or 3 colours (or stacks of 3)."""
     shape = array.shape[lead:]
-    return array.dtype == np.uint8 and len(shape) == 3 and min(shape[:2]) >= LEAST_SIDE and shape[2] in (1, 3)
+    if array.dtype != np.uint8 or len(shape) != 3:
+        return False
+    return bool(min(shape[:2]) >= LEAST_SIDE and (shape[2] == 1 or shape[2] % 3 == 0))
 
 
 def picture(leaves: Mapping[str, Array], lead: int) -> Array | None:
@@ -49,9 +52,14 @@ def _pooled(array: Array, lead: int) -> Array:
         return array
     height, width = array.shape[lead : lead + 2]
     rows, columns = (np.linspace(0, size, POOLED_SIDE, endpoint=False).round().astype(int) for size in (height, width))
-    sums = np.add.reduceat(np.add.reduceat(array.astype(np.float64), rows, axis=lead), columns, axis=lead + 1)
-    counts = np.outer(np.diff(np.r_[rows, height]), np.diff(np.r_[columns, width]))
-    return np.asarray(sums / counts[..., None])
+    counts = np.outer(np.diff(np.r_[rows, height]), np.diff(np.r_[columns, width]))[..., None]
+    frames = array.reshape(-1, *array.shape[lead:])
+    pooled = np.empty((len(frames), POOLED_SIDE, POOLED_SIDE, frames.shape[-1]))
+    for first in range(0, len(frames), _AT_ONCE):
+        part = frames[first : first + _AT_ONCE].astype(np.float64)
+        sums = np.add.reduceat(np.add.reduceat(part, rows, axis=1), columns, axis=2)
+        pooled[first : first + _AT_ONCE] = sums / counts
+    return pooled.reshape(*array.shape[:lead], *pooled.shape[1:])
 
 
 def psnr(real: Array, imagined: Array) -> Array:

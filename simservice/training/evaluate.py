@@ -14,15 +14,26 @@ from simservice.fidelity.states import TAU, horizon_error_curve, trust_horizon
 from simservice.fidelity.support import QUANTILE as SUPPORT_QUANTILE
 from simservice.fidelity.traces import Traces, matrix, mean_while_running
 from simservice.training.loader import HELD_OUT_SHARE, split
-from simservice.types import Array, Context, Episode, Provenance
+from simservice.training.windows import (
+    COPIES,
+    PICTURE_COPIES,
+    Windows,
+    cut_windows,
+    forecast,
+    has_pictures,
+    nrmse,
+    spread,
+)
+from simservice.types import Array, Episode, Provenance
 from simservice.worlds import registry
-from simservice.worlds.rollout import Rollout, imagine
+from simservice.worlds.rollout import Rollout
 from simservice.worlds.world import World
 
 HORIZONS = (1, 5, 10, 25, 50)
-COPIES = 5  # of every window, each with luck of its own; the forecast is their mean
 MAX_WINDOWS = 200
 MAX_TRANSITIONS = 4096
+MAX_PICTURE_WINDOWS = 64
+MAX_PICTURE_TRANSITIONS = 1024
 _NOTHING = float("nan")
 
 
@@ -81,99 +92,19 @@ class Evaluation:
         }
 
 
-@dataclass(frozen=True)
-class Windows:
-    """Starts in recorded episodes and what followed, up to `horizon` steps: the reality a forecast is held against."""
-
-    context: Context
-    action: dict[str, Array]  # (N, H, ...)
-    truth: Array  # (N, H + 1, D) float64; after a window's end the last row again
-    reward: Array  # (N, H)
-    terminated: Array  # (N, H) bool
-    truncated: Array  # (N, H) bool
-    valid: Array  # (N, H) bool
-    unit: Array  # (N,) which episode
-
-    def __len__(self) -> int:
-        return len(self.unit)
-
-
-def cut_windows(episodes: Sequence[Episode], horizon: int, limit: int) -> Windows:
-    """At most `limit` windows, their starts evenly spread over all steps."""
-    starts = [(unit, step) for unit, episode in enumerate(episodes) for step in range(len(episode))]
-    chosen = [
-        starts[i] for i in np.unique(np.linspace(0, len(starts) - 1, min(limit, len(starts))).round().astype(int))
-    ]
-    unit = np.array([unit for unit, _ in chosen])
-    first = np.array([step for _, step in chosen])
-    last = np.array([len(episodes[i]) for i in unit])[:, None]  # of the observations; one more than the last action
-    row = np.minimum(first[:, None] + np.arange(horizon + 1), last)
-    step = np.minimum(first[:, None] + np.arange(horizon), last - 1)
-    valid = first[:, None] + np.arange(horizon) < last
-    ending = valid & (step == last - 1)
-    observation = {
-        path: np.stack([episodes[i].observation[path][rows] for i, rows in zip(unit, row, strict=True)])
-        for path in episodes[0].observation
-    }
-    return Windows(
-        context=Context({path: rows[:, :1] for path, rows in observation.items()}, {}),
-        action={
-            path: np.stack([episodes[i].action[path][steps] for i, steps in zip(unit, step, strict=True)])
-            for path in episodes[0].action
-        },
-        truth=matrix(observation, 2),
-        reward=np.stack([episodes[i].reward[steps] for i, steps in zip(unit, step, strict=True)]),
-        terminated=ending & np.array([episodes[i].terminated for i in unit])[:, None],
-        truncated=ending & np.array([episodes[i].truncated for i in unit])[:, None],
-        valid=valid,
-        unit=unit,
-    )
-
-
-def forecast(world: World, windows: Windows, copies: int = COPIES) -> tuple[Array, Rollout]:
-    """The mean forecast (N, H + 1, D) of the observations over several copies of each window, and all copies."""
-
-    def repeated(values: Mapping[str, Array]) -> dict[str, Array]:
-        return {path: np.repeat(value, copies, axis=0) for path, value in values.items()}
-
-    context = Context(repeated(windows.context.observation), {})
-    rollout = imagine(world, repeated(windows.action), context=context)
-    imagined = matrix(rollout.observation, 2)
-    return imagined.reshape(len(windows), copies, *imagined.shape[1:]).mean(axis=1), rollout
-
-
-def spread(episodes: Sequence[Episode]) -> Array:
-    """(D,) standard deviation of every observation feature over the episodes; 1 where it never varies."""
-    deviation: Array = np.concatenate([matrix(episode.observation, 1) for episode in episodes]).std(axis=0)
-    return np.where(deviation > 1e-9, deviation, 1.0)
-
-
-def nrmse(forecasts: Array, windows: Windows, scale: Array) -> Array:
-    """(H,) error at every lead over the windows alive there; NaN where none is."""
-    squared = (((forecasts - windows.truth) / scale)[:, 1:] ** 2).mean(axis=-1)
-    alive = windows.valid.sum(axis=0)
-    total = np.where(windows.valid, squared, 0.0).sum(axis=0)
-    return np.sqrt(np.where(alive > 0, total / np.maximum(alive, 1), np.nan))
-
-
-def open_loop_score(world: World, windows: Windows, scale: Array, copies: int = 3) -> float:
-    """One number to stop training by: the geometric mean of the errors 1 ... H steps ahead, lower is better."""
-    errors = nrmse(forecast(world, windows, copies)[0], windows, scale)
-    known = errors[np.isfinite(errors)]
-    return float(np.exp(np.log(np.maximum(known, 1e-12)).mean())) if len(known) else math.inf
-
-
 def evaluate(world: World, episodes: Sequence[Episode], training: Sequence[Episode]) -> Evaluation:
     """Holds the world against episodes it has not seen, nor the linear model, which is fitted on `training`.
 
     A world that cannot be started from an observation (the oracle of an environment whose state none tells) has no
     figures of its own: NaN, beside those of the two controls.
     """
-    windows = cut_windows(episodes, max(HORIZONS), MAX_WINDOWS)
+    pictures = has_pictures(episodes)
+    frames = world.context_frames
+    windows = cut_windows(episodes, max(HORIZONS), MAX_PICTURE_WINDOWS if pictures else MAX_WINDOWS, frames)
     scale = spread([*training, *episodes])
     if "context" not in world.spec.capabilities:
         return _ungrounded(world, windows, episodes, training, scale)
-    forecasts, rollout = forecast(world, windows)
+    forecasts, rollout = forecast(world, windows, PICTURE_COPIES if pictures else COPIES)
     still = np.broadcast_to(windows.truth[:, :1], windows.truth.shape)
     columns = {
         "world": nrmse(forecasts, windows, scale),
@@ -181,7 +112,7 @@ def evaluate(world: World, episodes: Sequence[Episode], training: Sequence[Episo
         "linear": _linear_errors(world, windows, training, scale),
     }
     errors = _by_horizon(columns, windows)
-    steps = cut_windows(episodes, 1, MAX_TRANSITIONS)
+    steps = cut_windows(episodes, 1, MAX_PICTURE_TRANSITIONS if pictures else MAX_TRANSITIONS, frames)
     predicted, ahead = forecast(world, steps, copies=1)
     missed = np.sqrt((((predicted - steps.truth) / scale)[:, 1] ** 2).mean(axis=-1))
     reward_r2, reward_rmse = _reward_fit(steps.reward[:, 0], ahead.reward[:, 0])
@@ -200,8 +131,11 @@ def evaluate(world: World, episodes: Sequence[Episode], training: Sequence[Episo
 
 def _by_horizon(columns: Mapping[str, Array], windows: Windows) -> dict[int, KStepError]:
     alive = windows.valid.sum(axis=0)
+    nothing = KStepError(**dict.fromkeys(columns, _NOTHING), windows=0)  # longer than every episode
     return {
         k: KStepError(**{name: float(column[k - 1]) for name, column in columns.items()}, windows=int(alive[k - 1]))
+        if k <= len(alive)
+        else nothing
         for k in HORIZONS
     }
 

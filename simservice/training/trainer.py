@@ -22,9 +22,10 @@ from torch import Tensor
 from simservice import __version__
 from simservice.data.episodes import Dataset
 from simservice.errors import ConfigError, InvalidInput
-from simservice.training.evaluate import Evaluation, Windows, cut_windows, evaluate, open_loop_score, spread
+from simservice.training.evaluate import Evaluation, evaluate
 from simservice.training.loader import Loader, split
 from simservice.training.state import Position, load_state, save_state, state_file
+from simservice.training.windows import Windows, cut_windows, has_pictures, open_loop_score, spread
 from simservice.types import Array, Provenance, WorldSpec
 from simservice.worlds import checkpoint, registry
 from simservice.worlds.world import Phase, World
@@ -34,6 +35,8 @@ Progress = Callable[[str, float], None]
 
 _SCORED_STEPS = 25  # open loop, for early stopping
 _SCORED_WINDOWS = 64
+_SCORED_PICTURE_WINDOWS = 32  # a step of pictures costs a hundred of a vector
+_SCORED_COPIES = 3
 _REPORT_EVERY = 50  # updates
 _LAST_RATE = 0.02  # the learning rate falls along a cosine to this share of itself
 
@@ -82,6 +85,7 @@ class _Run:
     loader: Loader
     phases: Sequence[Phase]
     windows: Windows
+    copies: int  # of each, when they are forecast
     scale: Array
     config: TrainConfig
     file: Path
@@ -116,11 +120,15 @@ def train(
     world, origin = _create(dataset, family, config, out)
     world.prepare(training)
     world.to(config.device)
+    pictures = has_pictures(held_out)
     run = _Run(
         world=world,
         loader=Loader(training, config.seed, config.device),
         phases=world.phases(),
-        windows=cut_windows(held_out, _SCORED_STEPS, _SCORED_WINDOWS),
+        windows=cut_windows(
+            held_out, _SCORED_STEPS, _SCORED_PICTURE_WINDOWS if pictures else _SCORED_WINDOWS, world.context_frames
+        ),
+        copies=1 if pictures else _SCORED_COPIES,
         scale=spread(training),
         config=config,
         file=state_file(out),
@@ -271,7 +279,7 @@ def _luck(run: _Run) -> Iterator[None]:
 def _judge(run: _Run) -> None:
     """Open-loop error on the held-out episodes; keeps the weights if it is the lowest so far."""
     with _evaluating(run.world):
-        score = open_loop_score(run.world, run.windows, run.scale)
+        score = open_loop_score(run.world, run.windows, run.scale, run.copies)
     position = run.position
     position.history.append([float(run.updates), score])
     if position.best_score is None or score < position.best_score:

@@ -6,7 +6,8 @@ from toy import Toy, ToyConfig, toy_spec
 
 from simservice.data.episodes import Dataset
 from simservice.errors import InvalidInput
-from simservice.training.evaluate import cut_windows, evaluate, evaluate_on, forecast, nrmse, spread, termination_score
+from simservice.training.evaluate import evaluate, evaluate_on, termination_score
+from simservice.training.windows import cut_windows, forecast, nrmse, spread
 from simservice.types import Episode, Provenance
 
 GROWTH, PUSH = 1.01, 0.1

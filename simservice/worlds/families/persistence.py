@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simservice.types import Episode, WorldSpec
-from simservice.worlds.codec import Codec
+from simservice.errors import InvalidInput
+from simservice.types import Episode, WorldSpec, leaves_of
+from simservice.worlds.codec import Codec, torch_dtype
+from simservice.worlds.recorded_starts import RecordedStarts
 from simservice.worlds.starts import Starts
 from simservice.worlds.world import Call, Draw, Slot, StepOut, Tensors, World
 
@@ -34,22 +36,26 @@ class Persistence(World):
     def __init__(self, spec: WorldSpec, config: PersistenceConfig | None = None) -> None:
         capabilities = frozenset({"reward", "termination", "context"})
         super().__init__(replace(spec, family=self.family, capabilities=capabilities), config or PersistenceConfig())
-        self.codec = Codec(spec.observation_space, "observation")
-        Codec(spec.action_space, "action")  # the same spaces as the other families of vectors
-        self.start_rows = Starts(self.codec)
+        self.leaves = leaves_of(spec.observation_space, "observation")
+        leaves_of(spec.action_space, "action")  # refuses what no world takes
+        self.codec = _vectors(spec)
+        self.start_rows = Starts(self.codec) if self.codec is not None else RecordedStarts(spec.observation_space)
         self.register_buffer("reward_mean", torch.zeros((), dtype=torch.float64))
         self.register_buffer("termination_rate", torch.zeros(()))
 
     @property
     def slots(self) -> Mapping[str, Slot]:
-        return {part.leaf.path: Slot(part.leaf.shape, part.dtype, "frame") for part in self.codec.parts}
+        return {leaf.path: Slot(leaf.shape, torch_dtype(leaf.dtype), "frame") for leaf in self.leaves}
 
     @property
     def draws(self) -> Mapping[Call, Mapping[str, Draw]]:
-        return {"init": Starts.draws, "observe": {}, "step": {"termination": Draw("uniform")}}
+        return {"init": self.start_rows.draws, "observe": {}, "step": {"termination": Draw("uniform")}}
 
     def init(self, draws: Tensors) -> Tensors:
-        return self.codec.decode(self.start_rows(draws))
+        rows = self.start_rows(draws)
+        if self.codec is None:
+            return {leaf.path: rows[leaf.path] for leaf in self.leaves}
+        return self.codec.decode(rows)
 
     def observe(
         self, state: Tensors, observation: Tensors, previous_action: Tensors, is_first: Tensor, draws: Tensors
@@ -72,7 +78,11 @@ class Persistence(World):
         return {path: leaf.clone() for path, leaf in state.items()}
 
     def prepare(self, episodes: Sequence[Episode]) -> None:
-        self.start_rows.fit(episodes, self.codec)
+        if isinstance(self.start_rows, Starts):
+            assert self.codec is not None
+            self.start_rows.fit(episodes, self.codec)
+        else:
+            self.start_rows.fit(episodes)
         self.reward_mean.fill_(float(np.concatenate([episode.reward for episode in episodes]).mean()))
         terminated = sum(episode.terminated for episode in episodes)
         self.termination_rate.fill_(terminated / sum(len(episode) for episode in episodes))
@@ -82,3 +92,11 @@ class Persistence(World):
 
     def set_starts(self, starts: Tensors) -> None:
         self.start_rows.put(starts)
+
+
+def _vectors(spec: WorldSpec) -> Codec | None:
+    """The observation as features, or None for pictures and what else is too wide: those keep their leaves."""
+    try:
+        return Codec(spec.observation_space, "observation")
+    except InvalidInput:
+        return None
