@@ -39,8 +39,8 @@ KNOWN_BY = {
     "matplotlib": ("demo/*",),
     "typer": ("cli/*",),
     "gymnasium": (
-        "types.py", "protocol/*", "sessions/*", "engine/*", "worlds/codec.py", "worlds/recorded_starts.py", "worlds/spaces_json.py",
-        "worlds/families/*", "client/*", "data/*", "training/*", "monitor/*", "grounds/*",
+        "types.py", "protocol/*", "sessions/*", "engine/*", "worlds/codec.py", "worlds/recorded_starts.py",
+        "worlds/spaces_json.py", "worlds/families/*", "client/*", "data/*", "training/*", "monitor/*", "grounds/*",
         "serving/renderers.py",
     ),
 }  # fmt: skip
