@@ -28,6 +28,7 @@ from world_lanes import record
 from simservice.engine.arena import Arena
 from simservice.engine.batching import span
 from simservice.engine.control import Control
+from simservice.engine.graphs import compile_calls
 from simservice.engine.rounding import prepared_sizes
 from simservice.engine.runner import Runner
 from simservice.engine.stats import EngineStats
@@ -45,7 +46,7 @@ ROUNDS, WARM = 200, 20
 DEVICE = torch.device("cuda")
 
 
-def made(family: str) -> World:
+def made(family: str, way: str = "eager") -> World:
     """A world that saw some real steps and no gradient: its speed is that of a trained one."""
     env_id, overrides = FAMILIES[family]
     env = gym.make(env_id)
@@ -60,6 +61,8 @@ def made(family: str) -> World:
     )
     world = registry.create(family, spec, overrides)
     world.prepare(record(env_id, 600, 0, "random"))
+    if way == "compiled":
+        compile_calls(world)
     return world.eval().requires_grad_(False).to(DEVICE)
 
 
@@ -194,13 +197,15 @@ def main() -> None:
             print(f"{family}: sizes that round alike {sizes}; graphs give eager bits: {alike(world)}")
             for lanes in map(int, arguments.lanes.split(",")):
                 floor = floor_s(world, next(size for size in SIZES if size >= lanes), known)
-                for graphs in (False, True):
-                    times = tick_s(world, lanes, graphs=graphs)
+                for way in ("eager", "graph", "compiled"):
+                    if way == "compiled" and lanes < 64:
+                        continue  # seconds to compile, and nothing of what it saves is seen
+                    times = tick_s(made(family, way), lanes, graphs=way != "eager")
                     p50, p99 = np.quantile(times, [0.5, 0.99])
-                    row = {"family": family, "lanes": lanes, "graphs": graphs, "p50_s": p50, "p99_s": p99, **floor}
+                    row = {"family": family, "lanes": lanes, "way": way, "p50_s": p50, "p99_s": p99, **floor}
                     rows.append(row)
                     print(
-                        f"{family:9} {lanes:6} lanes {'graph' if graphs else 'eager'}: p50 {p50 * 1e6:8.1f} us, "
+                        f"{family:9} {lanes:6} lanes {way:8}: p50 {p50 * 1e6:8.1f} us, "
                         f"p99 {p99 * 1e6:8.1f} us, {lanes / p50:12,.0f} steps/s, "
                         f"floor {floor['floor_s'] * 1e6:6.1f} us, share {floor['floor_s'] / p50:5.2f}",
                         flush=True,

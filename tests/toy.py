@@ -81,6 +81,8 @@ class Toy(World):
         return self.config.push * action.astype(np.float64).sum(-1, keepdims=True)
 
     def step(self, state: Tensors, action: Tensors, draws: Tensors) -> tuple[Tensors, StepOut]:
+        if not state["x"].is_cpu:
+            return self._step_on_a_device(state["x"], action["action"], draws)
         x = state["x"].numpy() * self.config.growth + self.push(action["action"].numpy())
         if self.config.noise:
             x = x + self.config.noise * draws["noise"].numpy()
@@ -89,7 +91,22 @@ class Toy(World):
         certain = torch.from_numpy(np.zeros(len(x), dtype=np.float32))
         return {"x": torch.from_numpy(x)}, StepOut(reward, torch.from_numpy(terminated), probability, certain, {})
 
+    def _step_on_a_device(self, x: torch.Tensor, action: torch.Tensor, draws: Tensors) -> tuple[Tensors, StepOut]:
+        """The same in torch, which costs ten times as much where numpy can do it."""
+        space = self.spec.action_space
+        pushed = (
+            action[:, None] - float(space.start) - 1.0 if isinstance(space, spaces.Discrete) else action.sum(-1, True)
+        )
+        x = x * self.growth + self.config.push * pushed.double()
+        if self.config.noise:
+            x = x + self.config.noise * draws["noise"]
+        terminated = (x.abs() > self.config.bound).any(-1)
+        return {"x": x}, StepOut(x.sum(-1), terminated, terminated.float(), torch.zeros_like(x[:, 0]).float(), {})
+
     def emit(self, state: Tensors) -> Tensors:
+        if not state["x"].is_cpu:
+            x = state["x"].where(state["x"] <= self.config.broken_above, torch.nan)
+            return {OBSERVATION: x.to(getattr(torch, str(self.spec.observation_space.dtype)))}
         x = state["x"].numpy()
         if self.config.broken_above < float("inf"):
             x = np.where(x > self.config.broken_above, np.nan, x)

@@ -35,6 +35,9 @@ def serve(
     lanes: Annotated[
         int, typer.Option(min=1, help="Lanes of each replica; fewer where the device has no memory for them.")
     ] = 4096,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Fuse the worlds' arithmetic: faster on a GPU, a minute more to start.")
+    ] = False,
     tenants: Annotated[
         Path | None, typer.Option(help="File of the tenants, their tokens and quotas (default: anybody, no limits).")
     ] = None,
@@ -75,13 +78,15 @@ def serve(
     if local:
         if bounds != (1, 1):
             raise ConfigError("--local is one process with one replica; leave --replicas out, or --local")
-        _serve_local(folders, device, lanes, where, watched)
+        replica = {"device": pick_device(device), "capacity": lanes, "compiled": compiled}
+        _serve_local(folders, replica, where, watched)
     else:
         settings = {
             "replicas": bounds,
             "device": device,
             "gpus_per_replica": gpus_per_replica,
             "lanes_per_replica": lanes,
+            "compiled": compiled,
         }
         _serve_on_ray(folders, {**settings, **where}, watched)
 
@@ -155,7 +160,7 @@ class _Watched:
         self._running.close()
 
 
-def _serve_local(folders: list[Path], device: str, lanes: int, where: dict[str, Any], watched: _Watched | None) -> None:
+def _serve_local(folders: list[Path], replica: dict[str, Any], where: dict[str, Any], watched: _Watched | None) -> None:
     from simservice.serving.settings import GRPC_EXPERIMENTS
 
     os.environ.setdefault("GRPC_EXPERIMENTS", GRPC_EXPERIMENTS)  # read when grpc is imported, by the next line
@@ -163,7 +168,7 @@ def _serve_local(folders: list[Path], device: str, lanes: int, where: dict[str, 
     from simservice.serving.local import LocalConfig, LocalService, serve_local
     from simservice.serving.wiring import ReplicaConfig
 
-    config = LocalConfig(**where, replica=ReplicaConfig(device=pick_device(device), capacity=lanes))
+    config = LocalConfig(**where, replica=ReplicaConfig(**replica))
 
     def ready(service: LocalService) -> None:
         names = [replica.hosted.contract.spec.full_name for replica in service.replicas]

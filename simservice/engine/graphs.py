@@ -17,6 +17,7 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from simservice.engine.arena import Arena
+from simservice.engine.batching import Span
 from simservice.types import Array, Leaf, Leaves, leaves_of, to_leaves
 from simservice.worlds.noise import lane_draws
 from simservice.worlds.world import Call, Tensors, World
@@ -90,12 +91,12 @@ class GraphedCall:
 
     # ---- called by whoever ticks -------------------------------------------------------------------------------------
 
-    def __call__(self, lanes: Array, seed: Array, counter: Array, action: Leaves | None = None) -> Said:
-        """Does the call for `lanes` (n,), n at most the size; seed and counter (n,) int64, action leaves (n, ...)."""
-        count, asked = len(lanes), self._asked.arrays
-        place = lanes if self._whole else slice(0, count)
+    def __call__(self, where: Span, seed: Array, counter: Array, action: Leaves | None = None) -> Said:
+        """Does the call for n lanes, n at most the size; seed and counter (n,) int64, action leaves (n, ...)."""
+        count, asked = len(seed), self._asked.arrays
+        place = where if self._whole else slice(0, count)
         if not self._whole:
-            asked["index"][:count] = lanes
+            asked["index"][:count] = np.arange(where.start, where.stop) if isinstance(where, slice) else where
             asked["index"][count:] = self._arena.scratch
         asked["live"][:] = False
         asked["live"][place] = True
@@ -196,6 +197,15 @@ class GraphedCall:
         if self._uncertain:
             fields["uncertainty"] = (np.dtype(np.float32), (self.size,))
         return {**fields, "good": (np.dtype(np.bool_), (self.size,))}
+
+
+def compile_calls(world: World) -> None:
+    """Has torch fuse what steps and shows the world's rows, once for every batch size: seconds each, at the start.
+
+    Fused arithmetic rounds otherwise than unfused, so all replicas of a world must be of one mind.
+    """
+    for call in ("step", "emit"):
+        setattr(world, call, torch.compile(getattr(world, call), fullgraph=True, dynamic=False))
 
 
 def _asked_fields(size: int, action: Sequence[Leaf]) -> Fields:

@@ -148,7 +148,7 @@ class Runner:
 
     def _step_graphed(self, lanes: Array, where: Span, action: Leaves, size: int) -> Stepped:
         call = self._graphs["step", size]
-        said = call(lanes, self.control.seed[where], self.control.counter[where], action)
+        said = call(where, self.control.seed[where], self.control.counter[where], action)
         self.control.counter[where] += 1
         assert said.reward is not None and said.terminated is not None
         broken = None if all_true(said.good) else ~said.good

@@ -53,7 +53,9 @@ def world_application(
         max_constructor_retry_count=3,
         logging_config=LoggingConfig(enable_access_log=False, log_level="WARNING"),
     )
-    config = replace(config or ReplicaConfig(), device=device, capacity=settings.lanes_per_replica)
+    config = replace(
+        config or ReplicaConfig(), device=device, capacity=settings.lanes_per_replica, compiled=settings.compiled
+    )
     return deployment.bind(folder, store_url, config, metrics)
 
 

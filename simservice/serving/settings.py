@@ -26,6 +26,7 @@ class ReplicaSettings:
     sessions_per_replica: int = 32  # open sessions one replica should have before another is added
     former_versions: int = 1  # versions before the served one that replicas hold while sessions of them are open
     device: Device = "auto"
+    compiled: bool = False  # torch fuses each world's calls: more steps of large batches, a minute more to start
     gpus_per_replica: float | None = None  # None: shared out evenly where there are GPUs
     cpus_per_replica: float = 0.1  # what Ray reserves; small, so that RLlib's workers fit beside on a small machine
 

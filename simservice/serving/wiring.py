@@ -11,6 +11,7 @@ from pathlib import Path
 
 import simservice
 from simservice.engine.engine import Engine
+from simservice.engine.graphs import compile_calls
 from simservice.engine.stats import Histogram
 from simservice.errors import SimserviceError, StoreUnavailable
 from simservice.protocol.messages import Limits, WorldContract, encode_world
@@ -45,6 +46,7 @@ class ReplicaConfig:
     device: str = "cpu"
     capacity: int = 4096  # lanes; fewer where the device has no memory for them
     buckets: tuple[int, ...] = BUCKETS
+    compiled: bool = False  # whether torch fuses the world's calls: seconds at the start for every batch size
     max_context_frames: int = 64
     announce_every_s: float = 5.0
     announcement_ttl_s: float = 15.0
@@ -90,6 +92,8 @@ class Replica:
         capacity = lanes_that_fit(world, config.device, config.capacity)
         known = provenance.fidelity.get("uncertainty_known")
         self._tells_support = known is not None
+        if config.compiled:
+            compile_calls(world)
         self.engine = Engine(
             world,
             capacity=capacity,
