@@ -207,6 +207,60 @@ class ResetResult:
     infos: Infos
 
 
+@dataclass(frozen=True, kw_only=True)
+class PolicyUse:
+    """A policy that acts in a rollout, and how it explores."""
+
+    content_hash: str
+    greedy: bool = False  # the likeliest action, the mean, the highest value
+    epsilon: float = 0.0  # of a policy that gives values of actions: the share of actions that are drawn evenly
+    clip_only: bool = False  # Box actions are clipped to their bounds, not stretched from [-1, 1] onto them
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imagine:
+    """A rollout that is asked for: T steps of n = lanes * copies lanes, by given actions or by a policy."""
+
+    steps: int
+    actions: Leaves | None = None  # open loop: (T, n, ...)
+    policy: PolicyUse | None = None  # closed loop
+    advance: bool = False  # the session's lanes go on from where it ends; otherwise copies of them play it
+    lanes: Array | None = None  # (k,) int64, places in the session; None: all
+    copies: int = 1
+    fresh: bool = False  # luck of their own for the copies
+    seeds: Array | None = None  # (n,) int64, with fresh luck; None: drawn
+    stop_at_end: bool = False  # a lane whose episode ends does no more
+    observation: bool = True  # wanted in the answer
+    action: bool = True  # the same, of a policy
+    outputs: bool = True  # the same: all that the policy gives beside its action
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imagined:
+    """T steps of a rollout's n lanes, or a part of them. A mask that is None is False everywhere."""
+
+    first: int = 0  # the number of the first step here
+    reward: Array  # (T, n) float64
+    terminated: Array  # (T, n) bool
+    truncated: Array  # (T, n) bool
+    start: Leaves | None = None  # (n, ...): before the first step; with the first part, where observations are wanted
+    observation: Leaves | None = None  # (T, n, ...): after each step
+    action: Leaves | None = None  # (T, n, ...): a policy's, as the world took them
+    began: Array | None = None  # (T, n) bool, NEXT_STEP: the step began an episode, its action was not used
+    stopped: Array | None = None  # (T, n) bool: the lane's episode is over and the step was not made
+    final: Array | None = None  # (T, n) bool, SAME_STEP: the episode ended and another one began in this step
+    final_observation: Leaves | None = None  # (final.sum(), ...): the last observations of those, in order
+    uncertainty: Array | None = None  # (T, n) float32, NaN where nobody knows
+    distrusted: Array | None = None  # (T, n) bool: truncated by the session's caution
+    world_error: Array | None = None  # (T, n) bool: not taken, as it was no number, and truncated
+    log_probability: Array | None = None  # (T, n) float32, a policy's
+    outputs: Leaves | None = None  # (T, n, ...) by name, a policy's; "raw_action": before it was fitted to the space
+    last: bool = True  # no part comes after this one
+
+    def __len__(self) -> int:
+        return len(self.reward)
+
+
 def stack_episodes(episodes: Sequence[Episode], path: str) -> Array:
     """All rows of one observation leaf over all episodes, concatenated: (sum of T + 1, ...)."""
     return np.concatenate([episode.observation[path] for episode in episodes])

@@ -28,6 +28,7 @@ EXAMPLES = [
     errors.PolicyLimitExceeded(
         "policies being checked", found=9, most=8, remedy="wait for some to end", retry_after_s=0.5
     ),
+    errors.RolloutLimitExceeded("steps", asked=9000, most=4096),
     errors.RealStepBudgetExceeded(10, 3000, 3000),
     errors.RealEnvironmentFailed("CartPole-v1", "no answer within 60 s"),
     errors.CorruptCheckpoint("runs/world", "weights.safetensors is missing"),

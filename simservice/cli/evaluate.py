@@ -91,7 +91,7 @@ def evaluate(
 @contextlib.contextmanager
 def _served(world: str, address: str) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """Where it is served, its name, and what it was learned from; a folder is served here while it is evaluated."""
-    from simservice.client.session import get_world
+    from simservice.client.worlds import get_world
 
     if not Path(world).is_dir():
         if "/" in world:

@@ -40,7 +40,7 @@ def probe(
     seed: Seed = 0,
 ) -> None:
     """Measure a served world against the real environment: how far it can be trusted, how honest its returns are."""
-    from simservice.client.session import get_world
+    from simservice.client.worlds import get_world
     from simservice.data.collect import RealStepCounter
     from simservice.data.environments import parse_settings
     from simservice.monitor.probe import probe as measure

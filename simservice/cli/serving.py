@@ -104,7 +104,7 @@ def worlds(address: Address = "127.0.0.1:50051") -> None:
     """List the worlds served at an address."""
     from rich.table import Column, Table
 
-    from simservice.client.session import list_worlds
+    from simservice.client.worlds import list_worlds
 
     contracts = list_worlds(address)
     names = Column("world", no_wrap=True, min_width=max((len(one.spec.full_name) for one in contracts), default=0))

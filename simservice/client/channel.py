@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from time import monotonic
 from typing import Any
@@ -182,15 +182,24 @@ class Stream:
         self._late = False
         threading.Thread(target=self._watch, name="simservice watchdog", daemon=True).start()
 
-    def exchange(self, request: pb.PlayRequest, timeout_s: float) -> pb.PlayReply:
-        """Sends a request and waits for its reply; the stream is of no use after an exception."""
-        deadline = monotonic() + timeout_s
-        self._deadline = deadline
-        if deadline < self._wakes_at:
-            self._wake.set()
+    def exchange(
+        self, request: pb.PlayRequest, timeout_s: float, hear: Callable[[pb.Imagined], None] | None = None
+    ) -> pb.PlayReply:
+        """Sends a request and waits for its reply; the stream is of no use after an exception.
+
+        With `hear` the request is a rollout, whose parts are heard as they come; the last reply is returned, and the
+        time holds for each of them.
+        """
+        self._wait_until(monotonic() + timeout_s)
         try:
             self._requests.put(request)
             reply = next(self._call)
+            while hear is not None and reply.HasField("imagined"):
+                hear(reply.imagined)
+                if reply.imagined.last:
+                    break
+                self._wait_until(monotonic() + timeout_s)
+                reply = next(self._call)
         except StopIteration as error:
             raise Interrupted("the server ended the stream") from error
         except grpc.RpcError as error:
@@ -202,6 +211,11 @@ class Stream:
         if reply.HasField("migrate"):
             raise Moved("the replica is about to end")
         return reply
+
+    def _wait_until(self, deadline: float) -> None:
+        self._deadline = deadline
+        if deadline < self._wakes_at:
+            self._wake.set()
 
     def end(self) -> None:
         """Ends the stream; the session behind it stays."""

@@ -5,13 +5,11 @@ Knows no grpc: channel.py says when an answer is missing, and what to do then is
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import sys
 import threading
 import time
-import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -20,6 +18,7 @@ from gymnasium.vector import AutoresetMode
 from simservice import __version__
 from simservice.client.access import Tls
 from simservice.client.channel import Connection, Interrupted, Moved, Stream
+from simservice.client.leftovers import open_sessions
 from simservice.client.opening import backoff_s, open_stream, opened, waited
 from simservice.client.times import check_seconds
 from simservice.errors import (
@@ -38,6 +37,7 @@ from simservice.errors import (
     UnknownWorld,
 )
 from simservice.protocol.branches import as_points, encode_fork
+from simservice.protocol.imagine import decode_imagined, encode_imagine, joined
 from simservice.protocol.messages import (
     WorldContract,
     decode_frames,
@@ -51,27 +51,22 @@ from simservice.protocol.opening import encode_open
 from simservice.protocol.status import error_from_message
 from simservice.protocol.tensors import decode_leaves
 from simservice.protocol.v1 import service_pb2 as pb
-from simservice.types import TRUSTING, Array, Caution, Context, Leaves, ResetResult, StepResult, leaves_of
+from simservice.types import (
+    TRUSTING,
+    Array,
+    Caution,
+    Context,
+    Imagine,
+    Imagined,
+    Leaves,
+    ResetResult,
+    StepResult,
+    leaves_of,
+)
 
 CLOSE_TIMEOUT_S = 2.0
 FINAL = (SessionLost, SessionFenced, SessionClosed, SessionQuarantined, UnknownSession, ModelRetired, Unauthenticated)
 """Errors after which a session cannot go on."""
-
-
-def list_worlds(
-    address: str, timeout_s: float = 5.0, *, token: str | None = None, tls: Tls = None
-) -> list[WorldContract]:
-    """The contracts of all worlds served at the address, in name order."""
-    with contextlib.closing(Connection(address, token=token, tls=tls)) as connection:
-        return [decode_world(world) for world in connection.list_worlds(timeout_s)]
-
-
-def get_world(
-    address: str, world: str, timeout_s: float = 5.0, *, token: str | None = None, tls: Tls = None
-) -> WorldContract:
-    """The contract of "name" or "name@version"; UnknownWorld names those there are."""
-    with contextlib.closing(Connection(address, world, token=token, tls=tls)) as connection:
-        return decode_world(connection.get_world(world, timeout_s))
 
 
 class RemoteSession:
@@ -129,6 +124,7 @@ class RemoteSession:
         self._lock = threading.Lock()
         self._process = os.getpid()
         self._stream = None
+        self._parts, self._count = list[Imagined](), 0  # of the rollout under way, and how many lanes it has
         self._unanswered: pb.PlayRequest | None = None
         self._failed = False  # the last request ended with an error that may have come after its effect
         self._abandoned_resumes = 0
@@ -142,7 +138,7 @@ class RemoteSession:
         self.autoreset_mode = mode
         self.observation_leaves = leaves_of(contract.spec.observation_space, "observation")
         self.action_leaves = leaves_of(contract.spec.action_space, "action")
-        _open_sessions.add(self)
+        open_sessions.add(self)
 
     # ---- what a user does -------------------------------------------------------------------------------------------
 
@@ -169,7 +165,7 @@ class RemoteSession:
 
     def render(self) -> Array:
         """A picture of every lane, (num_envs, height, width, 3) uint8."""
-        reply = self._ask(pb.PlayRequest(render=pb.Render()), "rendered")
+        reply = self._ask(pb.PlayRequest(render=pb.Render()), "rendered", numbered=False)
         return decode_frames(reply.rendered, self.num_envs)
 
     def fork(
@@ -211,6 +207,23 @@ class RemoteSession:
         if known := as_points(*points):
             self._ask(pb.PlayRequest(forget=pb.Forget(points=known)), "forgotten")
 
+    def imagine(self, command: Imagine, deadline_s: float | None = None) -> Imagined:
+        """Has the server play a rollout, and returns all of it once it is over; see types.Imagine.
+
+        `deadline_s` bounds all of it (None: limits.rollout_deadline_s), `timeout_s` each wait for its next part. An
+        advancing one is done exactly once, whatever happens to the connection.
+        """
+        self._count = (self.num_envs if command.lanes is None else len(command.lanes)) * command.copies
+        request = pb.PlayRequest(imagine=encode_imagine(command, self.action_leaves, self.num_envs))
+        if deadline_s is not None:
+            check_seconds(deadline_s=deadline_s)
+            request.timeout_ms = min(max(1, round(1000 * deadline_s)), 2**32 - 1)
+        self._ask(request, "imagined", numbered=command.advance)
+        return joined(self._parts)
+
+    def _hear(self, part: pb.Imagined) -> None:
+        self._parts.append(decode_imagined(part, self.observation_leaves, self.action_leaves, self._count))
+
     def close(self) -> None:
         """Frees the lanes, if the server can be told; closing twice is no error."""
         # In a forked child the session is the parent's, and while Python ends no thread is left to speak through.
@@ -236,7 +249,7 @@ class RemoteSession:
 
     # ---- one request -----------------------------------------------------------------------------------------------
 
-    def _ask(self, request: pb.PlayRequest, expected: str) -> pb.PlayReply:
+    def _ask(self, request: pb.PlayRequest, expected: str, *, numbered: bool = True) -> pb.PlayReply:
         if os.getpid() != self._process:
             raise SessionClosed("environment made before this process was forked")
         with self._lock:
@@ -244,21 +257,21 @@ class RemoteSession:
                 raise SessionClosed("environment")
             if self._unanswered is not None:  # its caller was interrupted; the server may have done it
                 self._numbered(self._unanswered)
-            reply = self._persist(request) if expected == "rendered" else self._numbered(request)
+            reply = self._numbered(request) if numbered else self._persist(request)
         if reply.WhichOneof("result") == "error":
-            reply = self._ask_again(request, expected, error_from_message(reply.error))
+            reply = self._ask_again(request, numbered, error_from_message(reply.error))
         if reply.WhichOneof("result") != expected:
             raise InternalError(f"the server answered {reply.WhichOneof('result')}, {expected} was expected")
         return reply
 
-    def _ask_again(self, request: pb.PlayRequest, expected: str, error: SimserviceError) -> pb.PlayReply:
+    def _ask_again(self, request: pb.PlayRequest, numbered: bool, error: SimserviceError) -> pb.PlayReply:
         """The reply to a request that was put off, once the server takes it; the error where it will not in time."""
         give_up_at = time.monotonic() + self.patience_s
         while waited(error, give_up_at):
             with self._lock:
                 if self.closed:
                     raise SessionClosed("environment")
-                reply = self._persist(request) if expected == "rendered" else self._numbered(request)
+                reply = self._numbered(request) if numbered else self._persist(request)
             if reply.WhichOneof("result") != "error":
                 return reply
             error = error_from_message(reply.error)
@@ -283,11 +296,13 @@ class RemoteSession:
         while True:
             try:
                 stream = self._connected(self.timeout_s)
-                if request is self._unanswered and self.timeout_s != self.contract.limits.deadline_s:
+                rolling = request.HasField("imagine")
+                if request is self._unanswered and not rolling and self.timeout_s != self.contract.limits.deadline_s:
                     request.timeout_ms = min(max(1, round(1000 * self.timeout_s)), 2**32 - 1)
                 if request is self._unanswered and not request.sequence:
                     request.sequence = self.sequence + 1  # now, as a resume may have told a later number
-                reply = stream.exchange(request, self.timeout_s)
+                self._parts = []
+                reply = stream.exchange(request, self.timeout_s, self._hear if rolling else None)
             except Interrupted as problem:
                 give_up_at = give_up_at or time.monotonic() + self.patience_s
                 self._pause(attempt, give_up_at, problem)
@@ -383,14 +398,3 @@ class RemoteSession:
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.end()
-
-
-_open_sessions: weakref.WeakSet[RemoteSession] = weakref.WeakSet()
-
-
-@atexit.register
-def _close_all() -> None:
-    """Frees the lanes of environments that a script left open."""
-    for session in list(_open_sessions):
-        if session.connected:  # a new stream would need new threads, which Python starts no more
-            session.close()

@@ -13,9 +13,10 @@ from gymnasium.vector.utils import batch_space
 from simservice.client.access import Tls
 from simservice.client.env import as_caution, as_context, as_seeds, check_render_mode, hide_token, world_metadata
 from simservice.client.session import RemoteSession
+from simservice.client.trajectories import Trajectories, as_imagine, as_trajectories
 from simservice.errors import InvalidInput, SessionClosed
 from simservice.protocol.tensors import check_structure
-from simservice.types import Array, Infos, Leaves, StepResult, from_leaves, to_leaves
+from simservice.types import Array, Infos, Leaves, PolicyUse, StepResult, from_leaves, to_leaves
 
 OF_THE_NEW_EPISODE = frozenset({"trust_horizon"})
 """Infos that a reset gives. Under SAME_STEP an ending step carries them beside its own, which go to `final_info`."""
@@ -141,6 +142,50 @@ class RemoteVectorEnv(VectorEnv[Any, Any, Any]):
         """Gives saved points up, so that there is room for others."""
         self._refuse_closed()
         self.session.forget(*points)
+
+    def imagine(
+        self,
+        actions: Any = None,
+        *,
+        policy: PolicyUse | str | None = None,
+        steps: int | None = None,
+        advance: bool = False,
+        lanes: Sequence[int] | Array | None = None,
+        copies: int = 1,
+        luck: Literal["same", "fresh"] = "same",
+        seeds: Sequence[int] | Array | None = None,
+        stop_at_end: bool | None = None,  # None: where actions are given and the environments do not advance
+        observation: bool = True,  # False, as the next two: left out of the answer
+        action: bool = True,
+        outputs: bool = True,
+        deadline_s: float | None = None,
+    ) -> Trajectories:
+        """Many steps in one call, played on the server: by `actions` (steps, n, ...), or by a policy that was put.
+
+        Copies of these environments play it (n = lanes * copies; number i * copies + j is copy j of lanes[i]) and are
+        gone afterwards; or, with `advance`, these environments themselves, as if they had been stepped.
+        """
+        self._refuse_closed()
+        space = self.single_action_space
+        leaves = None
+        if actions is not None:
+            check_structure(space, actions, "action")
+            leaves = to_leaves(space, actions, "action")
+        command = as_imagine(
+            leaves,
+            policy,
+            steps,
+            advance=advance,
+            lanes=lanes,
+            copies=copies,
+            luck=luck,
+            seeds=seeds,
+            stop_at_end=stop_at_end,
+            observation=observation,
+            action=action,
+            outputs=outputs,
+        )
+        return as_trajectories(self.contract.spec, self.session.imagine(command, deadline_s))
 
     def close_extras(self, **kwargs: Any) -> None:
         """Frees the lanes; called by close()."""

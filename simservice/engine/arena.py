@@ -30,11 +30,22 @@ class Arena:
     """`capacity` rows and one more, the scratch row that fills batches up; freed rows are zeroed."""
 
     def __init__(self, world: World, capacity: int, device: str = "cpu") -> None:
+        self._hold(world.allocate(capacity + 1, device), torch.device(device))
+
+    @classmethod
+    def around(cls, rows: Tensors, device: torch.device) -> Arena:
+        """An arena of rows that are there already, the scratch lane's last; nobody holds its lanes."""
+        arena = cls.__new__(cls)
+        arena._hold(rows, device)
+        return arena
+
+    def _hold(self, rows: Tensors, device: torch.device) -> None:
+        capacity = len(next(iter(rows.values()))) - 1
         self.capacity = capacity
         self.scratch = capacity  # the lane that pads
-        self.device = torch.device(device)
+        self.device = device
         self._on_host = self.device.type == "cpu"
-        self.rows: Tensors = world.allocate(capacity + 1, self.device)
+        self.rows = rows
         # On the CPU numpy moves rows: its calls cost a tenth of torch's, more than the rows themselves.
         self._views = _views(self.rows)
         self.lane_bytes = sum(row[0].numel() * row.element_size() for row in self.rows.values())

@@ -68,6 +68,14 @@ class Control:
         """Copies of the stored columns of some lanes."""
         return {name: getattr(self, name)[lanes] for name in STORED}
 
+    def taken(self, lanes: Array) -> Control:
+        """Copies of some lanes' columns, mode and caution among them; a lane may be named twice."""
+        taken = Control(0)
+        for name in (*STORED, "mode"):
+            setattr(taken, name, getattr(self, name)[lanes])
+        taken.trust = self.trust.taken(lanes)
+        return taken
+
     def write(self, lanes: Array, columns: dict[str, Array]) -> None:
         """Puts stored columns back."""
         for name in STORED:

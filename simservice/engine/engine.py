@@ -14,6 +14,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,11 @@ from gymnasium.vector import AutoresetMode
 from simservice.engine.arena import Arena
 from simservice.engine.batching import choose, span
 from simservice.engine.control import Control
+from simservice.engine.imagination import Imagination
+from simservice.engine.policies import RolloutPolicy
+from simservice.engine.refusals import misshapen, reset_problem
 from simservice.engine.requests import Copy, Kind, Request
+from simservice.engine.rollouts import Rollout
 from simservice.engine.rounding import prepared_sizes
 from simservice.engine.runner import Runner
 from simservice.engine.snapshot import snapshot_lane_bytes
@@ -31,7 +36,8 @@ from simservice.engine.stats import EngineStats
 from simservice.engine.tick import Ticker
 from simservice.errors import InternalError, InvalidInput, NeedsReset, SimserviceError
 from simservice.sessions.lanes import Reset, Step
-from simservice.types import TRUSTING, Array, Caution, Leaf, Leaves, ResetResult, StepResult, leaves_of
+from simservice.sessions.settings import ROLLOUT_LIMITS, RolloutLimits
+from simservice.types import TRUSTING, Array, Caution, Imagine, Leaves, ResetResult, StepResult, leaves_of
 from simservice.worlds.world import BUCKETS, World
 
 log = logging.getLogger(__name__)
@@ -66,7 +72,9 @@ class Engine:
         name: str = "",
         here_below_s: float | None = None,
         known_uncertainty: float = math.inf,  # beyond which a step is counted as outside what the world knows
+        rollout_limits: RolloutLimits = ROLLOUT_LIMITS,
     ) -> None:
+        self._rollout_limits = rollout_limits
         self._known_uncertainty = known_uncertainty
         self.world = world.to(device).eval().requires_grad_(False)
         self.spec = world.spec
@@ -80,13 +88,13 @@ class Engine:
         self._buckets = (*buckets, *LARGE) if self._arena.device.type in GRAPHED else tuple(buckets)
         self.sizes: tuple[int, ...] = ()  # padded batches: those of the buckets whose rows round alike on this device
         self._action_leaves = leaves_of(self.spec.action_space, "action")
-        self._observation_leaves = leaves_of(self.spec.observation_space, "observation")
         self._waiting = np.zeros(capacity, dtype=np.int32)  # requests handed in and not answered, by lane
         self._unanswered = 0
         self._queue: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ticker: Ticker
+        self._imagination: Imagination
         self._here: list[Request] = []  # for the planned tick on the loop; when not empty, the thread has nothing
         self._before_tick: Callable[[], None] = _nothing
         self._after_tick: Callable[[], None] = _nothing
@@ -124,6 +132,7 @@ class Engine:
         """Finishes what was handed in, then ends the thread."""
         if self._thread is not None and self._running:
             self._running = False
+            self._imagination.close()
             self._queue.put(None)
             self._thread.join()
 
@@ -149,6 +158,7 @@ class Engine:
 
     def release(self, lanes: Array) -> None:
         """Gives lanes back: at once, or when work handed in for them is done; their rows are cleared."""
+        self._imagination.stop(lanes, InternalError("the session has ended"))
         if self._waiting[span(lanes)].any():
             self._submit("release", lanes, None, awaited=False)
         else:
@@ -158,7 +168,7 @@ class Engine:
 
     def step(self, lanes: Array, command: Step, beside: Callable[[], None] | None = None) -> asyncio.Future[StepResult]:
         """One step of all the lanes: at once where no lane is in use that could still join its tick."""
-        problem: SimserviceError | None = _misshapen(command.action, self._action_leaves, (len(lanes),))
+        problem: SimserviceError | None = misshapen(command.action, self._action_leaves, (len(lanes),))
         if problem is not None:
             return self._failed(problem)
         where, allowed = span(lanes), False
@@ -174,13 +184,26 @@ class Engine:
         self, lanes: Array, command: Reset, beside: Callable[[], None] | None = None
     ) -> asyncio.Future[ResetResult]:
         """Starts episodes in the lanes of the command's mask."""
-        problem = self._reset_problem(lanes, command)
+        idle = command.mask is None or not self._waiting[lanes].any()
+        problem = reset_problem(self.spec, self._control, lanes, command, idle)
         return self._failed(problem) if problem else self._submit("reset", lanes, command, beside)
 
     def abandon(self, lanes: Array) -> None:
-        """Drops a step or reset that no tick has taken yet."""
+        """Drops a step or reset that no tick has taken yet; ends a rollout."""
         if self._waiting[lanes[0]]:
             self._ticker.abandoned.add(int(lanes[0]))
+        self._imagination.stop(lanes)
+
+    def imagine(
+        self, lanes: Array, command: Imagine, policy: RolloutPolicy | None = None, before: bytes | None = None
+    ) -> Rollout:
+        """A rollout of copies of the lanes."""
+        return self._imagination.begin(lanes, command, policy, before, partial(self._submit, "borrow", command=None))
+
+    def commit(self, lanes: Array, rollout: Rollout) -> asyncio.Future[None]:
+        """Makes the lanes what a rollout has made of their copies."""
+        assert rollout.after is not None, "the rollout has not ended, or was not to advance its lanes"
+        return self._submit("commit", lanes, rollout.after)
 
     def render(self, lanes: Array) -> asyncio.Future[Array]:
         """Pictures of the lanes' present states."""
@@ -211,7 +234,7 @@ class Engine:
     @property
     def _quick(self) -> bool:
         """Whether a tick may run on the event loop."""
-        return self._running and self._ticker.work_s < self._here_below_s
+        return self._running and self._ticker.work_s < self._here_below_s and not self._ticker.rollouts
 
     def _step_now(self, request: Request, beside: Callable[[], None] | None) -> asyncio.Future[StepResult]:
         """A tick of its own; the future is done when it is returned."""
@@ -262,31 +285,6 @@ class Engine:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         future.set_exception(error)
         return future
-
-    def _reset_problem(self, lanes: Array, command: Reset) -> SimserviceError | None:
-        """Why a reset cannot be done; nothing has been done then."""
-        if command.options:
-            names = ", ".join(repr(name) for name in sorted(command.options))
-            return InvalidInput("options", f"unknown: {names}; this service takes no reset options")
-        if command.mask is not None:
-            if command.mask.shape != (len(lanes),) or command.mask.dtype != np.bool_:
-                return InvalidInput("mask", f"must be {len(lanes)} booleans, one a lane")
-            if not command.mask.any():
-                return InvalidInput("mask", "selects no lane")
-        if command.seeds is not None and command.seeds.shape != (len(lanes),):
-            return InvalidInput("seeds", f"must be {len(lanes)} integers, one a lane, -1 for none")
-        if command.context is not None:
-            if "context" not in self.spec.capabilities:
-                return InvalidInput("context", f"world {self.spec.full_name} cannot be grounded in real observations")
-            frames = command.context.frames
-            return _misshapen(
-                command.context.observation, self._observation_leaves, (len(lanes), frames)
-            ) or _misshapen(command.context.action, self._action_leaves, (len(lanes), frames - 1))
-        if command.mask is not None and not self._waiting[lanes].any():
-            unready = np.flatnonzero(~self._control.ready[lanes] & ~command.mask)
-            if len(unready):
-                return NeedsReset(unready.tolist())
-        return None
 
     def _deliver_away(self, done: Sequence[Request]) -> None:
         """Answers what a tick of the thread has done."""
@@ -356,13 +354,17 @@ class Engine:
         fitting = [size for size in self._buckets if size < self.capacity]
         larger = [size for size in self._buckets if size >= self.capacity]
         self.sizes = prepared_sizes(self.world, str(self._arena.device), [*fitting, *larger[:1]])
-        runner = Runner(self.world, self._arena, self._control, self.sizes, self._stats, self._known_uncertainty)
+        runner = self._runner(self._arena, self._control)
         runner.start(np.array([self._arena.scratch]))  # a real state, so that padding rows are legal ones
         if self._arena.device.type in GRAPHED:
             runner.prepare_graphs()
         self._stats.batches.clear()
         self._stats.padded_rows = 0
         self._ticker = Ticker(runner, self._arena, self._control, self.name)
+        self._imagination = Imagination(self.world, self._control, self._ticker, self._rollout_limits, self._runner)
+
+    def _runner(self, arena: Arena, control: Control, emits: bool = True) -> Runner:
+        return Runner(self.world, arena, control, self.sizes, self._stats, self._known_uncertainty, emits)
 
     def _collect(self, waiting: list[Request]) -> bool:
         """Adds all that has arrived, sleeping only when nothing waits; False: stopped and nothing is left."""
@@ -382,19 +384,3 @@ class Engine:
 
 def _nothing() -> None:
     """Nobody accompanies the ticks."""
-
-
-def _misshapen(leaves: Leaves, wanted: Sequence[Leaf], lead: tuple[int, ...]) -> InvalidInput | None:
-    """What is wrong with the leaves' names, shapes or dtypes."""
-    if len(leaves) != len(wanted):
-        return InvalidInput(wanted[0].path, f"expected the leaves {[leaf.path for leaf in wanted]}, got {list(leaves)}")
-    for leaf in wanted:
-        array = leaves.get(leaf.path)
-        if array is None:
-            return InvalidInput(leaf.path, f"is missing; got {list(leaves)}")
-        if array.shape != (*lead, *leaf.shape) or array.dtype != leaf.dtype:
-            return InvalidInput(
-                leaf.path,
-                f"expected {leaf.dtype} of shape {(*lead, *leaf.shape)}, got {array.dtype} of shape {array.shape}",
-            )
-    return None

@@ -16,7 +16,7 @@ from functools import lru_cache
 import numpy as np
 
 from simservice.engine.batching import Span, any_true
-from simservice.engine.control import SAME_STEP, Control
+from simservice.engine.control import DISABLED, SAME_STEP, Control
 from simservice.engine.requests import Request
 from simservice.engine.runner import Runner, Stepped, unusable
 from simservice.errors import InternalError, NeedsReset
@@ -38,6 +38,10 @@ class Episodes:
         if allowed:
             self._step(allowed)
 
+    def play(self, request: Request) -> None:
+        """A step of a rollout: as any other, but that a lane which has ended under DISABLED rests."""
+        self._step([request])
+
     def _refused(self, request: Request) -> bool:
         blocked = self.control.blocked(request.where)
         if len(blocked):
@@ -50,7 +54,7 @@ class Episodes:
         lanes = _joined([request.lanes for request in requests])
         where = requests[0].where if len(requests) == 1 else lanes
         action = _joined_leaves([request.step.action for request in requests])
-        resting = None  # or a mask: lanes that ended, under NEXT_STEP; no other mode steps an ended lane
+        resting = None  # or a mask: lanes that ended, under NEXT_STEP; in rollouts also under DISABLED
         if not all([request.allowed for request in requests]) and any_true(ended := self.control.ended[where]):
             resting = ended.copy()  # a slice is a view, and the column is written below
         done = self.runner.step(lanes, where, action) if resting is None else self._step_some(lanes, action, ~resting)
@@ -59,21 +63,28 @@ class Episodes:
         if self.control.trust.active:
             truncated |= self.control.trust.judge(where, done, self.control.elapsed[where], resting)
         over = done.terminated | truncated
-        fresh, again, final, unborn = resting, None, None, None
+        fresh, again, final, unborn = self._renewed(where, resting), None, None, None
         if any_true(over):
             self._count_ends(done.terminated, truncated)
             again = over & (self.control.mode[where] == SAME_STEP)
-            self.control.ended[where] = over & ~again
+            self.control.ended[where] |= over & ~again
             if again.any():
-                fresh = again if resting is None else resting | again
+                fresh = again if fresh is None else fresh | again
                 final = {path: array.copy() for path, array in done.observation.items()}
         if fresh is not None:
             unborn = self._begin(lanes, fresh, done.observation)
         self._answer(requests, done, truncated, fresh, again, final, unborn)
 
+    def _renewed(self, where: Span, resting: Array | None) -> Array | None:
+        """Which of the resting lanes begin an episode; None: no lane rests, or none of them begins one."""
+        if resting is None:
+            return None
+        renewed: Array = resting & (self.control.mode[where] != DISABLED)
+        return renewed if any_true(renewed) else None
+
     def _step_some(self, lanes: Array, action: Leaves, awake: Array) -> Stepped:
         """A step of the lanes that are awake; the rows of the others are zeros."""
-        leaves = self.runner.observation_leaves
+        leaves = self.runner.observation_leaves if self.runner.emits else ()
         observation = {leaf.path: np.zeros((len(lanes), *leaf.shape), dtype=leaf.dtype) for leaf in leaves}
         whole = Stepped(observation, np.zeros(len(lanes)), np.zeros(len(lanes), dtype=np.bool_), None, None)
         if not awake.any():

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from simservice.engine.batching import Span
+from simservice.engine.control import Control
 from simservice.errors import SimserviceError
 from simservice.sessions.lanes import Reset, Step
 from simservice.types import Array
+from simservice.worlds.world import Tensors
 
-Kind = Literal["step", "reset", "render", "look", "snapshot", "restore", "copy", "release", "clear"]
+Kind = Literal["step", "reset", "render", "look", "snapshot", "restore", "copy", "borrow", "commit", "release", "clear"]
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,14 @@ class Copy:
     seeds: Array | None  # (n,) int64: luck of their own
 
 
+@dataclass(frozen=True)
+class Borrowed:
+    """Copies of what some lanes were, and of the scratch lane as one more: enough to play them elsewhere."""
+
+    rows: Tensors  # (n + 1, ...)
+    control: Control  # n + 1 entries
+
+
 @dataclass(slots=True, eq=False)
 class Request:
     """A request for some lanes; `result` or `error` is set once a tick has done it."""
@@ -30,7 +40,7 @@ class Request:
     kind: Kind
     lanes: Array  # (n,) int64
     where: Span  # the same lanes as an index of host arrays, a slice where they are neighbours
-    command: Any  # Step for "step", Reset for "reset", bytes for "restore", Copy for "copy"; else None
+    command: Any  # Step, Reset, Copy by their kinds, bytes for "restore", Borrowed for "commit"; else None
     future: asyncio.Future[Any] | None  # None: nobody waits
     allowed: bool = False  # nothing waits for these lanes, and they were seen to be in a state to be stepped
     result: Any = field(default=None)

@@ -38,6 +38,7 @@ class Started:
 
     observation: Leaves
     broken: Array | None
+    count: int
 
 
 class Runner:
@@ -51,8 +52,10 @@ class Runner:
         sizes: Sequence[int],
         stats: EngineStats,
         known_uncertainty: float = math.inf,
+        emits: bool = True,  # False: nobody looks at observations, so none is made, and only rewards tell a broken step
     ) -> None:
         self._graphs: dict[tuple[Call, int], GraphedCall] = {}
+        self.emits = emits
         self.world = world
         self.arena = arena
         self.control = control
@@ -130,7 +133,7 @@ class Runner:
         before = self.arena.gather(padded)
         after, out = self.world.step(before, self._fill(action, size), self._draws(padded, "step"))
         self.control.counter[where] += 1
-        observation = _host(self.world.emit(after), count)
+        observation = self._emitted(after, count)
         reward = _array(out.reward, count).astype(np.float64, copy=False)
         terminated = _array(out.terminated, count)
         uncertainty = _array(out.uncertainty, count) if self._uncertain else None
@@ -139,7 +142,7 @@ class Runner:
         if done.broken is None:
             self.arena.scatter(where, after, count)
         else:
-            kept = _host(self.world.emit(before), count)
+            kept = self._emitted(before, count)
             self._refuse(done, {path: leaf[done.broken] for path, leaf in kept.items()})
             good = np.flatnonzero(~done.broken)
             chosen = self.arena.put(good)
@@ -180,15 +183,18 @@ class Runner:
             self.control.counter[lanes] += 1
             broken = None if all_true(said.good) else ~said.good
             self.stats.world_errors += 0 if broken is None else int(broken.sum())
-            return Started(said.observation, broken)
+            return Started(said.observation, broken, len(lanes))
         state = self.world.init(self._draws(pad(lanes, size, self.arena.scratch), "init"))
         self.control.counter[lanes] += 1
-        observation = _host(self.world.emit(state), len(lanes))
+        observation = self._emitted(state, len(lanes))
         self.arena.scatter(lanes, state, len(lanes))
         broken = unusable(observation)
         if broken is not None:
             self.stats.world_errors += int(broken.sum())
-        return Started(observation, broken)
+        return Started(observation, broken, len(lanes))
+
+    def _emitted(self, state: Tensors, count: int) -> Leaves:
+        return _host(self.world.emit(state), count) if self.emits else {}
 
     def _cut(self, count: int) -> tuple[tuple[int, int, int], ...]:
         pieces = cut(count, self.sizes)
@@ -278,5 +284,6 @@ def _join_steps(parts: Sequence[Stepped]) -> Stepped:
 def _join_starts(parts: Sequence[Started]) -> Started:
     if len(parts) == 1:
         return parts[0]
-    counts = [len(next(iter(part.observation.values()))) for part in parts]
-    return Started(_join([part.observation for part in parts]), _join_broken([part.broken for part in parts], counts))
+    observation = _join([part.observation for part in parts])
+    counts = [part.count for part in parts]
+    return Started(observation, _join_broken([part.broken for part in parts], counts), sum(counts))

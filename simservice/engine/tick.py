@@ -11,10 +11,12 @@ import numpy as np
 from simservice.engine.arena import Arena
 from simservice.engine.control import Control
 from simservice.engine.episodes import Episodes
-from simservice.engine.requests import Copy, Request
+from simservice.engine.requests import Borrowed, Copy, Request
 from simservice.engine.runner import Runner
 from simservice.engine.snapshot import CACHE, pack, unpack
+from simservice.engine.turns import Turns
 from simservice.errors import DeadlineExceeded, InternalError, NeedsReset, SimserviceError
+from simservice.types import Array
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +31,8 @@ class Ticker:
         self.name = name
         self.work_s = 0.0  # processor time a tick took lately: what others on the machine do is left out
         self.abandoned: set[int] = set()  # first lanes of requests that nobody waits for any more
+        self.turns = Turns()
+        self.rollouts = 0  # under way: then ticks take turns with them
         self._runner = runner
         self._arena = arena
         self._control = control
@@ -36,7 +40,21 @@ class Ticker:
         self._episodes = Episodes(runner, control)
 
     def do(self, requests: Sequence[Request]) -> None:
-        """All of them, whose lanes are disjoint: steps in one batch, the others one by one."""
+        """All of them, whose lanes are disjoint: steps in one batch, the others one by one.
+
+        A rollout that has been counted calls the world only after a later tick has handed it its rows, so a tick that
+        saw none has no need to take turns.
+        """
+        if not self.rollouts:
+            self._do(requests)
+            return
+        self.turns.begin("tick")
+        try:
+            self._do(requests)
+        finally:
+            self.turns.end()
+
+    def _do(self, requests: Sequence[Request]) -> None:
         began = time.perf_counter()
         worked = 0.0 if self._stats.ticks % SAMPLED else time.thread_time()
         if self.abandoned:
@@ -94,6 +112,11 @@ class Ticker:
             request.result = self._episodes.look(lanes)
         elif request.kind == "copy":
             self._copy(request.command)
+        elif request.kind == "borrow":
+            everything = np.append(lanes, self._arena.scratch)
+            request.result = Borrowed(self._arena.gather(everything), self._control.taken(everything))
+        elif request.kind == "commit":
+            self._commit(lanes, request.command)
         elif request.kind == "restore":
             world = self._runner.world
             rows, columns = unpack(world.spec, dict(world.slots), len(lanes), request.command)
@@ -104,6 +127,11 @@ class Ticker:
                 self._runner.rebuild(lanes)
         else:
             self._arena.clear(lanes)
+
+    def _commit(self, lanes: Array, played: Borrowed) -> None:
+        """Lanes become what a rollout has made of them."""
+        self._arena.scatter(lanes, played.rows, len(lanes))
+        self._control.write(lanes, played.control.columns(np.arange(len(lanes))))
 
     def _copy(self, command: Copy) -> None:
         source, target, seeds = command.source, command.target, command.seeds

@@ -40,6 +40,14 @@ class Trust:
         self._penalty[lanes] = caution.uncertainty_penalty
         self.active = bool(self._cautious.any())
 
+    def taken(self, lanes: Array) -> Trust:
+        """The caution of some lanes, for copies of them."""
+        taken = Trust(0)
+        for name in ("_cautious", "_horizon", "_most", "_penalty"):
+            setattr(taken, name, getattr(self, name)[lanes])
+        taken.active = bool(taken._cautious.any())
+        return taken
+
     def judge(self, where: Span, done: Stepped, elapsed: Array, resting: Array | None) -> Array:
         """Takes penalties off the rewards; returns the lanes that are truncated, and notes them in `done`."""
         distrusted: Array = elapsed >= self._horizon[where]

@@ -24,6 +24,7 @@
     ├── QuotaExceeded           RESOURCE_EXHAUSTED   the tenant has used what it may use
     ├── PointsExhausted         RESOURCE_EXHAUSTED   the session holds all the saved points it may
     ├── PolicyLimitExceeded     RESOURCE_EXHAUSTED   a policy is too large, too slow, or one too many
+    ├── RolloutLimitExceeded    RESOURCE_EXHAUSTED   a rollout is longer, wider or larger than the service plays
     ├── RealStepBudgetExceeded  RESOURCE_EXHAUSTED   more real steps were asked for than the budget allows
     ├── RealEnvironmentFailed   UNAVAILABLE          the real environment raised, crashed or did not answer
     ├── CorruptCheckpoint       DATA_LOSS            a world's folder is damaged or not a world
@@ -240,6 +241,19 @@ class PointsExhausted(SimserviceError):
         )
 
 
+class RolloutLimitExceeded(SimserviceError):
+    code, reason, recoverable = "RESOURCE_EXHAUSTED", "ROLLOUT_LIMIT", True
+
+    def __init__(self, quota: str, *, asked: int, most: int) -> None:
+        super().__init__(
+            f"a rollout may have {most} {quota}, {asked} were asked for; cut it into several, or leave out of its "
+            "answer what is not needed",
+            quota=quota,
+            asked=str(asked),
+            limit=str(most),
+        )
+
+
 class RealStepBudgetExceeded(SimserviceError):
     code, reason = "RESOURCE_EXHAUSTED", "REAL_STEP_BUDGET"
 
@@ -321,6 +335,13 @@ class DeadlineExceeded(SimserviceError):
     def not_begun(cls) -> DeadlineExceeded:
         """Of a request that waited longer than whoever asked for it."""
         return cls("the request had not begun when its time was over, so it was not done; send it again")
+
+    @classmethod
+    def not_ended(cls) -> DeadlineExceeded:
+        """Of a rollout that took longer than whoever asked for it waits."""
+        return cls(
+            "the rollout had not ended when its time was over, so it was not done; ask for fewer steps or wait longer"
+        )
 
 
 class InternalError(SimserviceError):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from simservice.client.session import get_world
+from simservice.client.worlds import get_world
 from simservice.data.collect import RealStepCounter
 from simservice.data.episodes import fingerprint
 from simservice.data.policies import Policy

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
-from simservice.client.session import list_worlds
+from simservice.client.worlds import list_worlds
 from simservice.errors import ConfigError, InvalidInput, SimserviceError
 from simservice.monitor.rig import RigConfig
 from simservice.monitor.watch_reading import fidelity_reading, watch_reading

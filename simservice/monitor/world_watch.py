@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from simservice.client.reports import read_reports
-from simservice.client.session import get_world
+from simservice.client.worlds import get_world
 from simservice.data.minari import load_dataset
 from simservice.errors import InvalidInput, RealStepBudgetExceeded, SimserviceError
 from simservice.fidelity.drift import DriftConfig

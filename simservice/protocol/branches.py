@@ -22,11 +22,11 @@ def encode_fork(
     """A fork with a key of its own; lanes None: all. Values are checked by the receiver."""
     if luck not in LUCKS:
         raise InvalidInput("luck", f"{luck!r} is none; there are: {', '.join(LUCKS)}")
-    places = [] if lanes is None else _integers("lanes", lanes)
+    places = [] if lanes is None else as_integers("lanes", lanes)
     if lanes is not None and not places:
         raise InvalidInput("lanes", "names no lane")
-    own_seeds = b"" if seeds is None else np.array(_integers("seeds", seeds, 2**63), "<i8").tobytes()
-    many = _integers("copies", [copies])[0]
+    own_seeds = b"" if seeds is None else np.array(as_integers("seeds", seeds, 2**63), "<i8").tobytes()
+    many = as_integers("copies", [copies])[0]
     return pb.Fork(
         lanes=places,
         copies=many,
@@ -44,7 +44,7 @@ def as_points(*points: Any) -> list[int]:
     return [int(point) for point in points if 0 <= point < 2**64]
 
 
-def _integers(field_name: str, numbers: Any, limit: int = 2**32) -> list[int]:
+def as_integers(field_name: str, numbers: Any, limit: int = 2**32) -> list[int]:
     """A flat list of what the wire can say; a mask of bool is no list of lanes."""
     flat = list(numbers) if np.iterable(numbers) else [numbers]
     for number in flat:

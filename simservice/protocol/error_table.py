@@ -75,6 +75,7 @@ ROWS = (
         "a policy is too large or too slow, or too many are being checked",
         "put a smaller one; where it is told, wait for retry_after_s",
     ),
+    Row(errors.RolloutLimitExceeded, "a rollout is longer, wider or larger than the service plays", "ask for less"),
     Row(errors.RealStepBudgetExceeded, "more real steps than the budget allows", "raise the budget", False),
     Row(errors.RealEnvironmentFailed, "the real environment raised or hangs", "see whether it runs by itself", False),
     Row(errors.CorruptCheckpoint, "the world's folder is damaged", "train or copy it again", False),

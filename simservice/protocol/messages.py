@@ -52,6 +52,10 @@ class Limits:
     max_points: int = 0
     max_points_bytes: int = 0
     deadline_s: int = 30
+    max_rollout_steps: int = 0
+    max_rollout_lanes: int = 0
+    max_rollout_bytes: int = 0
+    rollout_deadline_s: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +105,10 @@ def encode_world(contract: WorldContract) -> world_pb.World:
             max_points=limits.max_points,
             max_points_bytes=limits.max_points_bytes,
             deadline_s=limits.deadline_s,
+            max_rollout_steps=limits.max_rollout_steps,
+            max_rollout_lanes=limits.max_rollout_lanes,
+            max_rollout_bytes=limits.max_rollout_bytes,
+            rollout_deadline_s=limits.rollout_deadline_s,
         ),
         provenance_json=json.dumps(plain_json(contract.provenance)),
         trust_horizon_steps=spec.trust_horizon_steps,
@@ -135,6 +143,10 @@ def decode_world(message: world_pb.World) -> WorldContract:
             max_points=limits.max_points,
             max_points_bytes=limits.max_points_bytes,
             deadline_s=limits.deadline_s,
+            max_rollout_steps=limits.max_rollout_steps,
+            max_rollout_lanes=limits.max_rollout_lanes,
+            max_rollout_bytes=limits.max_rollout_bytes,
+            rollout_deadline_s=limits.rollout_deadline_s,
         ),
         provenance=_json_object(message.provenance_json, "provenance"),
         autoreset_modes=tuple(decode_mode(mode) for mode in message.autoreset_modes),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from simservice.errors import InvalidInput
 from simservice.protocol.branches import decode_fork
+from simservice.protocol.imagine import decode_imagine, encode_imagined
 from simservice.protocol.messages import (
     decode_reset,
     decode_reset_result,
@@ -30,7 +31,7 @@ from simservice.sessions.lanes import (
     Saved,
     Step,
 )
-from simservice.types import Leaf, ResetResult, StepResult, WorldSpec, leaves_of
+from simservice.types import Imagine, Imagined, Leaf, ResetResult, StepResult, WorldSpec, leaves_of
 
 BRANCHES = frozenset({"fork", "save", "restore", "forget"})
 MOST_POINTS = 1024  # that one message may forget
@@ -59,6 +60,10 @@ class CommandCodec:
         )
         return Reset(mask=mask, seeds=seeds, context=context, options=options)
 
+    def imagine(self, request: pb.PlayRequest, lanes: int) -> Imagine:
+        """The rollout that is asked for of a session of so many lanes."""
+        return decode_imagine(request.imagine, self._action, lanes)
+
     def branch(self, request: pb.PlayRequest) -> Branch:
         """The command of a fork, save, restore or forget."""
         if request.HasField("fork"):
@@ -73,11 +78,17 @@ class CommandCodec:
             raise InvalidInput("points", f"{len(points)} were sent, 1 to {MOST_POINTS} can be")
         return Forget(points)
 
-    def stored_command(self, payload: bytes) -> Command | Branch:
+    def stored_command(self, payload: bytes) -> Command | Branch | Imagine:
         """The command of a journaled request. It was checked when it came; how many lanes it is for it tells itself."""
         request = parse_request(payload)
         if request.WhichOneof("call") in BRANCHES:
             return self.branch(request)
+        if request.HasField("imagine"):
+            steps = request.imagine.steps
+            by_script = request.imagine.HasField("actions")
+            return self.imagine(
+                request, _rows(request.imagine.actions, self._action, "action") // steps if by_script else 1
+            )
         if request.HasField("step"):
             return self.command(request, _rows(request.step.action, self._action, "action"))
         reset = request.reset
@@ -93,6 +104,11 @@ class CommandCodec:
             return self._replies.encode(sequence, result)
         return self._rarer_reply(sequence, result, lanes).SerializeToString()
 
+    def part(self, sequence: int, part: Imagined) -> bytes:
+        """The reply that carries a part of a rollout, a PlayReply."""
+        imagined = encode_imagined(part, self._observation, self._action)
+        return pb.PlayReply(sequence=sequence, imagined=imagined).SerializeToString()
+
     def _rarer_reply(self, sequence: int, result: Result, lanes: int) -> pb.PlayReply:
         if isinstance(result, ResetResult):
             return pb.PlayReply(sequence=sequence, reset=encode_reset_result(self._observation, result, lanes))
@@ -103,7 +119,9 @@ class CommandCodec:
         if isinstance(result, Restored):
             observation = encode_leaves(self._observation, result.observation, (lanes,))
             return pb.PlayReply(sequence=sequence, restored=pb.Restored(observation=observation))
-        return pb.PlayReply(sequence=sequence, forgotten=pb.Forgotten())
+        if isinstance(result, Forgotten):
+            return pb.PlayReply(sequence=sequence, forgotten=pb.Forgotten())
+        raise InvalidInput("sequence", f"{sequence} was a rollout's; ask for its answer by an imagine that advances")
 
     def kept_reply(self, raw: bytes) -> Result:
         """The result in the bytes of a reply."""

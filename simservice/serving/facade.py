@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from time import perf_counter_ns
 from typing import Protocol, TypeVar
@@ -16,29 +17,25 @@ from typing import Protocol, TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from simservice.errors import (
-    InternalError,
     InvalidInput,
     ModelRetired,
-    ReplicaDraining,
-    SessionClosed,
     SimserviceError,
     UnknownWorld,
 )
-from simservice.protocol.messages import WorldContract, decode_mode, encode_frames, encode_mode, encode_world
-from simservice.protocol.opening import decode_caution
-from simservice.protocol.status import error_metadata, error_to_message, grpc_code, wire_text
-from simservice.protocol.step_replies import timed
+from simservice.protocol.messages import WorldContract, encode_world
+from simservice.protocol.status import error_metadata, grpc_code, wire_text
 from simservice.protocol.strict import refuse_unknown
 from simservice.protocol.v1 import service_pb2 as pb
 from simservice.protocol.v1 import world_pb2 as world_pb
 from simservice.protocol.v1.service_pb2_grpc import WorldServiceServicer
-from simservice.serving.commands import BRANCHES, CommandCodec
+from simservice.serving.commands import CommandCodec
 from simservice.serving.draining import Streams
 from simservice.serving.registration import refuse_unreadable
 from simservice.serving.reports import ReportDesk
 from simservice.serving.rooms import CapacityDesk
+from simservice.serving.stream import Stream, as_ours
 from simservice.serving.tenants import Tenants
-from simservice.sessions.quotas import StepBudget, Tenant
+from simservice.sessions.quotas import Tenant
 from simservice.sessions.redis_reports import report_store
 from simservice.sessions.service import SessionService
 from simservice.sessions.session import Session
@@ -164,6 +161,11 @@ class WorldService(WorldServiceServicer):
         stream, inbox = Stream(self, _application(context), tenant), self.streams.enter(request_iterator)
         try:
             while (request := await inbox) is not None:
+                if request.HasField("imagine"):
+                    async with aclosing(stream.imagine(request)) as parts:
+                        async for part in parts:
+                            yield part
+                    continue
                 yield await stream.answer(request)
                 if stream.closed:
                     return
@@ -234,132 +236,6 @@ class WorldService(WorldServiceServicer):
             return nothing()
         finally:
             self.hosted[0].metrics.observe_rpc(call, code, (perf_counter_ns() - began) * 1e-9)
-
-
-class Stream:
-    """One Play call: the session that its first message opened or resumed, and how each request is answered."""
-
-    def __init__(self, service: WorldService, application: str, tenant: Tenant) -> None:
-        self.closed = False
-        self._tenant = tenant
-        self._plain_bytes = 0  # of the last step that held nothing unknown
-        self._budget: StepBudget | None = None  # of steps, where the tenant's are counted
-        self._service = service
-        self._application = application
-        self._host: Hosted | None = None
-        self._session: Session | None = None
-
-    async def answer(self, request: pb.PlayRequest) -> bytes:
-        """The reply to one request, serialised; raises, as one of our errors, what ends the stream."""
-        began = perf_counter_ns()
-        call = request.WhichOneof("call") or ""
-        code = "OK"
-        try:
-            reply = await self._call(call, request)
-        except Exception as found:  # everything is answered; what is not ours is logged and gets a name
-            error = as_ours(found, call)
-            code = error.code
-            if not error.recoverable:
-                raise error from found
-            reply = pb.PlayReply(sequence=request.sequence, error=error_to_message(error)).SerializeToString()
-        finally:
-            spent = perf_counter_ns() - began
-            (self._host or self._service.hosted[0]).metrics.observe_rpc(call, code, spent * 1e-9)
-        return timed(reply, spent)
-
-    async def migrate(self) -> bytes:
-        """The last reply of a stream that is to go on elsewhere; its session is put down."""
-        if self._session is None or self._host is None:
-            raise ReplicaDraining()
-        await self._host.service.put_down(self._session)
-        return pb.PlayReply(sequence=self._session.last_sequence, migrate=pb.Migrate()).SerializeToString()
-
-    def leave(self) -> None:
-        """The stream has ended; a session that was not closed stays for whoever resumes it."""
-        if self._session is not None and self._host is not None and not self.closed:
-            self._host.service.detach(self._session)
-
-    async def _call(self, call: str, request: pb.PlayRequest) -> bytes:
-        host, session = self._host, self._session
-        if call not in ("step", "reset"):
-            refuse_unknown(request)
-        if host is None or session is None:
-            return (await self._begin(call, request)).SerializeToString()
-        if call in ("step", "reset"):
-            if self._budget is not None and call == "step":
-                self._budget.spend(session.num_envs)
-            command = host.codec.command(request, session.num_envs)
-            payload = request.SerializeToString()
-            # Leaves have fixed sizes, so a step as long as the last one that was looked into holds nothing more.
-            if len(payload) != self._plain_bytes:
-                refuse_unknown(request)
-                self._plain_bytes = len(payload) if call == "step" else 0
-            host.service.deadlines.begin(session, request.timeout_ms)
-            try:
-                result = await host.service.apply(session, request.sequence, command, payload)
-            finally:
-                host.service.deadlines.end(session)
-            return host.codec.reply(request.sequence, result, session.num_envs)
-        if call in BRANCHES:
-            if self._budget is not None:  # a lane that is saved, restored or copied from costs a step of it
-                self._budget.spend(session.num_envs)
-            branch = host.codec.branch(request)
-            payload = request.SerializeToString()
-            result = await host.service.branch(session, request.sequence, branch, payload, self._tenant)
-            return host.codec.reply(request.sequence, result, session.num_envs)
-        if call == "render":
-            frames = encode_frames(await host.service.render(session))
-            return pb.PlayReply(sequence=request.sequence, rendered=frames).SerializeToString()
-        if call == "close":
-            await host.service.close(session)
-            self.closed = True
-            return pb.PlayReply(sequence=request.sequence, closed=pb.Closed()).SerializeToString()
-        raise InvalidInput("call", f"{call or 'nothing'} was sent on a stream that has its session already")
-
-    async def _begin(self, call: str, request: pb.PlayRequest) -> pb.PlayReply:
-        self._service.streams.refuse_new()
-        if call == "open":
-            host = await self._service.host(request.open.world or self._application)
-            mode = decode_mode(request.open.autoreset_mode)
-            session = await host.service.open(
-                request.open.num_envs, mode, request.open.open_key, self._tenant, decode_caution(request.open)
-            )
-        elif call == "resume":
-            host = await self._resumed_host()
-            host, session = await self._service.resumed(host, request.resume.session, self._tenant)
-        elif call:
-            raise SessionClosed(f"stream, whose first message must be open or resume and was {call},")
-        else:
-            raise InvalidInput("call", "the request holds no call that this server knows")
-        self._host, self._session = host, session
-        self._budget = host.service.quotas.budget(self._tenant)
-        return pb.PlayReply(
-            sequence=request.sequence,
-            opened=pb.Opened(
-                session=session.token,
-                world=self._service.messages.get(host.full_name) or encode_world(host.contract),
-                num_envs=session.num_envs,
-                autoreset_mode=encode_mode(session.mode),
-                last_sequence=session.last_sequence,
-            ),
-        )
-
-    async def _resumed_host(self) -> Hosted:
-        """Only the application tells which world a token belongs to, where there are several."""
-        if self._application:
-            return await self._service.host(self._application)
-        if len(self._service.hosted) == 1:
-            return self._service.hosted[0]
-        raise InvalidInput("application", "several worlds are served here; name one in the metadata `application`")
-
-
-def as_ours(error: Exception, call: str) -> SimserviceError:
-    """The error itself when it is ours; else InternalError with an id under which the log has the whole of it."""
-    if isinstance(error, SimserviceError):
-        return error
-    name = secrets.token_hex(4)
-    log.error("unexpected failure %s in %s", name, call or "an empty call", exc_info=error)
-    return InternalError(f"something unexpected happened in the server; its log has it under {name}", id=name)
 
 
 def _end_with(context: CallContext, error: SimserviceError) -> None:

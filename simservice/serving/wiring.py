@@ -100,6 +100,7 @@ class Replica:
             device=config.device,
             buckets=config.buckets,
             known_uncertainty=math.inf if known is None else float(known),
+            rollout_limits=config.sessions.rollout_limits,
         )
         context_frames = config.max_context_frames if "context" in world.spec.capabilities else 0
         codec = CommandCodec(world.spec, context_frames)
@@ -125,6 +126,10 @@ class Replica:
             max_points=config.sessions.max_points,
             max_points_bytes=config.sessions.max_points_bytes,
             deadline_s=max(1, round(config.sessions.deadline_s)),
+            max_rollout_steps=config.sessions.max_rollout_steps,
+            max_rollout_lanes=config.sessions.max_rollout_lanes,
+            max_rollout_bytes=config.sessions.max_rollout_bytes,
+            rollout_deadline_s=max(1, round(config.sessions.rollout_deadline_s)),
         )
         contract = WorldContract(
             spec=world.spec,

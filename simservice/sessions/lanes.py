@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from gymnasium.vector import AutoresetMode
 
-from simservice.types import TRUSTING, Array, Caution, Context, Leaves, ResetResult, StepResult, WorldSpec
+from simservice.errors import SimserviceError
+from simservice.types import (
+    TRUSTING,
+    Array,
+    Caution,
+    Context,
+    Imagine,
+    Imagined,
+    Leaves,
+    ResetResult,
+    StepResult,
+    WorldSpec,
+)
 
 
 @dataclass(frozen=True)
@@ -92,7 +104,30 @@ class Forgotten:
     """They are."""
 
 
-Result = StepResult | ResetResult | Forked | Saved | Restored | Forgotten
+@dataclass(frozen=True)
+class Rolled:
+    """An advancing rollout, as its answer is kept: whoever asks again has it played again from what the lanes were."""
+
+    command: Imagine
+    before: bytes
+
+
+Result = StepResult | ResetResult | Forked | Saved | Restored | Forgotten | Rolled
+
+
+class Rollout(Protocol):
+    """A rollout under way: its parts in order, or the error that ended it."""
+
+    before: bytes | None
+    """What the lanes were, as a snapshot; with an advancing one, once it gave a part."""
+
+    def __aiter__(self) -> AsyncIterator[Imagined]: ...
+
+    def stop(self, error: SimserviceError | None = None) -> None:
+        """Ends it after the step it is in; whoever listens gets the error, by default DeadlineExceeded.
+
+        One that is over stays as it is.
+        """
 
 
 class LaneEngine(Protocol):
@@ -137,8 +172,17 @@ class LaneEngine(Protocol):
     def abandon(self, lanes: Array) -> None:
         """Nobody waits for the step or reset that was handed in for these lanes: if it has not begun, it is not done.
 
-        Its future then fails with DeadlineExceeded; otherwise it ends as it would have.
+        Its future then fails with DeadlineExceeded; otherwise it ends as it would have. A rollout of them is stopped.
         """
+
+    def imagine(self, lanes: Array, command: Imagine, policy: Any = None, before: bytes | None = None) -> Rollout:
+        """A rollout of copies of the lanes as they are now, or as a snapshot `before` of all of them tells.
+
+        Raises what is wrong with it. `policy` is what acts, where the command names one. The lanes stay as they are.
+        """
+
+    def commit(self, lanes: Array, rollout: Any) -> asyncio.Future[None]:
+        """Makes the lanes what an advancing rollout, which is over, has made of their copies."""
 
     def render(self, lanes: Array) -> asyncio.Future[Array]:
         """(lanes, height, width, 3) uint8."""

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -13,11 +14,12 @@ from gymnasium.vector import AutoresetMode
 
 from simservice.errors import InternalError, SimserviceError
 from simservice.sessions.branches import redo
-from simservice.sessions.lanes import Branch, Command, LaneEngine, Reset, Result, Step
+from simservice.sessions.imagining import NoPolicies, Policies, replayed
+from simservice.sessions.lanes import Branch, Command, LaneEngine, Reset, Result, Rolled, Step
 from simservice.sessions.replies import unpack_replies
 from simservice.sessions.snapshots import ReplyCodec
 from simservice.sessions.store import Recovery, SessionStore
-from simservice.types import Array
+from simservice.types import Array, Imagine
 
 AHEAD = 16  # requests handed to the engine before the first of them is answered
 
@@ -45,9 +47,10 @@ async def revive(
     recovery: Recovery,
     engine: LaneEngine,
     store: SessionStore,
-    decode: Callable[[bytes], Command | Branch],
+    decode: Callable[[bytes], Command | Branch | Imagine],
     replies_kept: int,
     codec: ReplyCodec | None = None,
+    policies: Policies | None = None,
 ) -> Revived:
     """Allocates lanes, restores the snapshot and replays the journal; leaves no lane allocated when it fails.
 
@@ -66,7 +69,8 @@ async def revive(
         if recovery.snapshot is not None:
             await engine.restore(lanes, recovery.snapshot)
         kept = {} if codec is None or recovery.replies is None else _kept(recovery.replies, codec)
-        replies, refused = await _replay(recovery, engine, lanes, store, decode, replies_kept)
+        replay = partial(_replay, recovery, engine, lanes, store, decode, replies_kept)
+        replies, refused = await replay(policies or NoPolicies())
     except BaseException:
         engine.release(lanes)
         raise
@@ -85,8 +89,9 @@ async def _replay(
     engine: LaneEngine,
     lanes: Array,
     store: SessionStore,
-    decode: Callable[[bytes], Command | Branch],
+    decode: Callable[[bytes], Command | Branch | Imagine],
     replies_kept: int,
+    policies: Policies,
 ) -> tuple[dict[int, Result], bool]:
     replies: dict[int, Result] = {}
     sequence = recovery.snapshot_sequence
@@ -97,6 +102,14 @@ async def _replay(
             number, command = numbered
             if isinstance(command, Step | Reset):
                 under_way.append(submit(engine, lanes, command))
+            elif isinstance(command, Imagine):
+                if under_way:  # what is handed in later must not come before it
+                    await asyncio.wait(under_way)
+                rolling: asyncio.Future[Result] = asyncio.ensure_future(
+                    replayed(engine, lanes, recovery.record, command, policies)
+                )
+                await asyncio.wait([rolling])
+                under_way.append(rolling)
             else:
                 under_way.append(await redo(engine, lanes, recovery.record, number, command, store))
         if not under_way:
@@ -112,3 +125,5 @@ async def _replay(
                 f"({error})"
             ) from error
         replies.pop(sequence - replies_kept, None)
+        if isinstance(replies.get(sequence - 1), Rolled):
+            del replies[sequence - 1]

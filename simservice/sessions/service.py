@@ -16,7 +16,7 @@ import contextlib
 import logging
 import secrets
 import weakref
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from functools import partial
 
 import numpy as np
@@ -38,6 +38,7 @@ from simservice.sessions.branches import Branches
 from simservice.sessions.caution import check_caution
 from simservice.sessions.deadlines import Deadlines
 from simservice.sessions.holdings import Holdings
+from simservice.sessions.imagining import Imagining, NoPolicies, Policies
 from simservice.sessions.lanes import Branch, Command, LaneEngine, Result
 from simservice.sessions.leases import MemoryLeases
 from simservice.sessions.quotas import ANYONE, QuotaKeeper, Tenant, own_key
@@ -47,7 +48,7 @@ from simservice.sessions.settings import SessionConfig, SessionStats
 from simservice.sessions.snapshots import ReplyCodec, Snapshots
 from simservice.sessions.store import Observer, Recovery, SessionRecord, SessionStore
 from simservice.sessions.waiting import ended
-from simservice.types import SEED_LIMIT, TRUSTING, Array, Caution
+from simservice.types import SEED_LIMIT, TRUSTING, Array, Caution, Imagine, Imagined
 
 log = logging.getLogger(__name__)
 
@@ -63,11 +64,12 @@ class SessionService:
         engine: LaneEngine,
         store: SessionStore,
         *,
-        decode: Callable[[bytes], Command | Branch],
+        decode: Callable[[bytes], Command | Branch | Imagine],
         config: SessionConfig | None = None,
         replies: ReplyCodec | None = None,
         quotas: QuotaKeeper | None = None,
         observe_append: Observer | None = None,
+        policies: Policies | None = None,
     ) -> None:
         self.engine = engine
         self.store = store
@@ -84,6 +86,9 @@ class SessionService:
         self.deadlines = Deadlines(self.config.deadline_s, lambda session: engine.abandon(session.lanes))
         self._snapshots = Snapshots(engine, store, self.held, self.config, replies)
         self._branches = Branches(engine, store, self.held, self._snapshots, self.quotas, self.config)
+        self._policies = policies or NoPolicies()
+        where = engine, store, self.held, self._snapshots
+        self._imagining = Imagining(*where, self._policies, self.config, observe_append)
 
     # ---- the calls -------------------------------------------------------------------------------------------------
 
@@ -188,6 +193,16 @@ class SessionService:
         """Forks, saves, restores or forgets; the rules are those of apply. A forked session is the tenant's."""
         return await self._branches.apply(session, sequence, command, payload, tenant)
 
+    def imagine(
+        self, session: Session, sequence: int, command: Imagine, payload: bytes, timeout_ms: int = 0
+    ) -> AsyncGenerator[Imagined | Result, None]:
+        """The parts of a rollout as they are made; it has ended (0: within the service's own deadline) or is not done.
+
+        One that advances the session is a request like those of apply: when its last part is here it is journaled. A
+        number that another request had gives that one's answer.
+        """
+        return self._imagining.play(session, sequence, command, payload, timeout_ms)
+
     async def render(self, session: Session) -> Array:
         """Pictures of all lanes, (num_envs, height, width, 3) uint8."""
         async with session.turn:
@@ -220,7 +235,11 @@ class SessionService:
         self.held.detach(session)
 
     async def put_down(self, session: Session) -> None:
-        """Gives a session up to whoever resumes it, elsewhere and without a replay; after the request under way."""
+        """Gives a session up to whoever resumes it, elsewhere and without a replay; after the request under way.
+
+        A rollout that has not ended is not done; its caller goes on elsewhere, too.
+        """
+        self._imagining.stop(session, ReplicaDraining())
         async with session.turn:
             if session.unsettled is not None:
                 await asyncio.wait([session.unsettled])
@@ -335,7 +354,13 @@ class SessionService:
     async def _revived(self, recovery: Recovery) -> Session:
         record, epoch = recovery.record, recovery.record.epoch
         revived = await revive(
-            recovery, self.engine, self.store, self._decode, self.config.replies_kept, self._snapshots.replies
+            recovery,
+            self.engine,
+            self.store,
+            self._decode,
+            self.config.replies_kept,
+            self._snapshots.replies,
+            self._policies,
         )
         if revived.refused:
             try:

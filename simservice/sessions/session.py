@@ -11,7 +11,7 @@ from typing import Any
 from gymnasium.vector import AutoresetMode
 
 from simservice.errors import SequenceGap, SimserviceError
-from simservice.sessions.lanes import Result
+from simservice.sessions.lanes import Result, Rolled
 from simservice.sessions.store import SessionRecord
 from simservice.types import Array
 
@@ -31,7 +31,7 @@ class Session:
 
     record: SessionRecord
     lanes: Array  # (num_envs,) int64, as the engine numbers them
-    replies: dict[int, Result]  # the newest, by sequence; consecutive
+    replies: dict[int, Result]  # the newest, by sequence; consecutive but for rollouts
     last_sequence: int
     epoch: int
     deadline: float  # of the event loop's clock: idle since then minus the time to live
@@ -43,6 +43,7 @@ class Session:
     journal_bytes: int = 0  # in the store, as are the next two
     snapshot_bytes: int = 0
     point_bytes: int = 0
+    rolled_steps: int = 0  # by rollouts since what they began from was last stored
     expires: float = math.inf  # of the event loop's clock: the request under way must have begun by then
     end: Callable[[], SimserviceError] | None = None  # why this object may no longer drive the session
     detached: bool = False  # its stream broke
@@ -57,7 +58,7 @@ class Session:
             else:
                 session.waiting_snapshot = self.waiting_snapshot
         session.journal_bytes, session.snapshot_bytes = self.journal_bytes, self.snapshot_bytes
-        session.point_bytes = self.point_bytes
+        session.point_bytes, session.rolled_steps = self.point_bytes, self.rolled_steps
         return session
 
     @property
@@ -89,7 +90,9 @@ class Session:
         return self.replies[sequence]
 
     def commit(self, sequence: int, result: Result, replies_kept: int) -> None:
-        """Counts a request as done and keeps its answer among the newest."""
+        """Counts a request as done and keeps its answer among the newest; of a rollout only if it is the newest."""
+        if type(self.replies.get(self.last_sequence)) is Rolled:
+            del self.replies[self.last_sequence]
         self.last_sequence = sequence
         self.replies[sequence] = result
         self.replies.pop(sequence - replies_kept, None)

@@ -21,6 +21,18 @@ class PointLimits(NamedTuple):
         return PointsExhausted("bytes", asked=asked_bytes, active=total_bytes, most=self.most_bytes)
 
 
+class RolloutLimits(NamedTuple):
+    """What one rollout may be."""
+
+    steps: int = 4096
+    lanes: int = 16_384  # lanes times copies
+    bytes: int = 2**30  # of all that it answers
+
+
+ROLLOUT_LIMITS = RolloutLimits()
+"""Where nobody sets others."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SessionConfig:
     """The limits a session lives in."""
@@ -33,6 +45,10 @@ class SessionConfig:
     max_points_bytes: int = 64 * 2**20  # of all of them together
     claims_in_replay: int = 3  # a session that so many claimants in a row did not bring back is brought back no more
     replies_kept: int = 8  # how many of the newest answers a repeat may still fetch
+    max_rollout_steps: int = ROLLOUT_LIMITS.steps
+    max_rollout_lanes: int = ROLLOUT_LIMITS.lanes  # lanes times copies, on the device besides those of the sessions
+    max_rollout_bytes: int = ROLLOUT_LIMITS.bytes  # of all replies of one rollout
+    rollout_deadline_s: float = 600.0  # a rollout that has not ended after this is ended, unless it says otherwise
     idle_ttl_s: float = 600.0  # a session nobody drives is closed after this
     deadline_s: float = 30.0  # a request that has not begun after this is not done, unless it says otherwise
     detached_ttl_s: float = 30.0  # lanes of a broken stream are given up after this; the session itself stays
@@ -41,6 +57,11 @@ class SessionConfig:
     def point_limits(self) -> PointLimits:
         """Of saved points."""
         return PointLimits(self.max_points, self.max_points_bytes)
+
+    @property
+    def rollout_limits(self) -> RolloutLimits:
+        """Of one rollout."""
+        return RolloutLimits(self.max_rollout_steps, self.max_rollout_lanes, self.max_rollout_bytes)
 
 
 @dataclass
@@ -54,6 +75,7 @@ class SessionStats:
     adopted: int = 0  # of resumed: taken over from another stream with their lanes
     forked: int = 0  # sessions made by forks
     requests: int = 0
+    rollouts: int = 0  # of requests: rollouts that advanced their session
     repeats: int = 0  # requests answered from the kept replies
     refused: int = 0  # requests the engine refused without effect
     fenced: int = 0

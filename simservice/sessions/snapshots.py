@@ -12,7 +12,7 @@ from typing import Protocol
 
 from simservice.errors import SimserviceError
 from simservice.sessions.holdings import Holdings
-from simservice.sessions.lanes import LaneEngine, Result
+from simservice.sessions.lanes import LaneEngine, Result, Rolled
 from simservice.sessions.replies import pack_replies
 from simservice.sessions.session import Session, Waiting
 from simservice.sessions.settings import SessionConfig
@@ -63,6 +63,45 @@ class Snapshots:
             session.waiting_snapshot = None
             self._held.spawn(self._keep(session, waiting, waiting.data))
 
+    def rolled(self, session: Session, steps: int, payload_bytes: int, before: bytes) -> None:
+        """Called when a rollout of so many steps is done, which is the newest request; `before` was at its beginning.
+
+        A replay of it takes as long as it did, so what it began from is stored as soon as rollouts have made as many
+        steps as requests lie between two snapshots. Then it is the one entry of the journal.
+        """
+        cut, session.journal_bytes = session.journal_bytes, session.journal_bytes + payload_bytes
+        session.rolled_steps += steps
+        if session.rolled_steps < self._config.snapshot_every_steps and cut < self._config.max_journal_bytes:
+            return
+        replies = self._packed(session)
+        if replies is None:
+            return
+        session.rolled_steps, session.waiting_snapshot = 0, None
+        session.snapshot_due = session.last_sequence + self.interval
+        self._held.spawn(self._cut(session, session.last_sequence - 1, cut, before, replies))
+
+    async def _cut(self, session: Session, sequence: int, cut: int, data: bytes, replies: bytes) -> None:
+        try:
+            await self._store.snapshot(session.token, session.epoch, sequence, data, replies)
+        except SimserviceError as error:
+            log.warning("the snapshot of session %s at %d was not stored: %s", session.token, sequence, error)
+            return
+        session.journal_bytes = max(0, session.journal_bytes - cut)
+        session.snapshot_bytes = len(data)
+        self._held.stats.snapshots += 1
+
+    def _packed(self, session: Session) -> bytes | None:
+        """The kept answers as bytes, but for a rollout's, which a replay makes; None: too many or not possible."""
+        if self.replies is None:
+            return None
+        replies = [
+            (sequence, self.replies.reply(sequence, result, session.num_envs))
+            for sequence, result in session.replies.items()
+            if not isinstance(result, Rolled)
+        ]
+        small = sum(len(raw) for _, raw in replies) <= self._config.max_replies_bytes
+        return pack_replies(replies) if small else None
+
     def _heavy(self, session: Session) -> bool:
         return session.journal_bytes >= self._config.max_journal_bytes
 
@@ -82,7 +121,7 @@ class Snapshots:
                 words = "the snapshot of session %s at %d was not stored: %s"
                 log.warning(words, session.token, waiting.sequence, error)
             return
-        session.journal_bytes -= waiting.journal_bytes
+        session.journal_bytes = max(0, session.journal_bytes - waiting.journal_bytes)
         session.snapshot_bytes = len(data)
         self._held.stats.snapshots += 1
 
@@ -91,18 +130,16 @@ class Snapshots:
 
         Where that cannot be, the journal holds everything and whoever resumes the session replays it.
         """
-        if self.replies is None or not session.last_sequence:
+        replies = self._packed(session) if session.last_sequence else None
+        if replies is None:
             return
-        replies = [
-            (sequence, self.replies.reply(sequence, result, session.num_envs))
-            for sequence, result in session.replies.items()
-        ]
-        if sum(len(raw) for _, raw in replies) > self._config.max_replies_bytes:
-            return
+        newest = session.replies.get(session.last_sequence)
         try:
-            data = await self._engine.snapshot(session.lanes)
-            where = session.token, session.epoch, session.last_sequence
-            await self._store.snapshot(*where, data, pack_replies(replies))
+            if isinstance(newest, Rolled):  # whoever resumes plays it again, and has its answer then
+                data, sequence = newest.before, session.last_sequence - 1
+            else:
+                data, sequence = await self._engine.snapshot(session.lanes), session.last_sequence
+            await self._store.snapshot(session.token, session.epoch, sequence, data, replies)
         except SimserviceError as error:
             log.warning("session %s is put down with its journal alone: %s", session.token, error)
         else:

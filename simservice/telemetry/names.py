@@ -36,7 +36,7 @@ TIMED_CALLS = ("step",)
 
 CALLS = (
     "ListWorlds", "GetWorld", "GetCapacity", "Report", "ReadReports",
-    "open", "resume", "reset", "step", "render", "fork", "save", "restore", "forget", "close", OTHER_CALL,
+    "open", "resume", "reset", "step", "imagine", "render", "fork", "save", "restore", "forget", "close", OTHER_CALL,
 )  # fmt: skip
 """The values of the label `call` of the count by code."""
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from statistics import NormalDist
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -192,7 +192,11 @@ def _numbers_tensor(plan: _Plan, seed: Tensor, step: Tensor) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def lane_draws(draws: Mapping[str, Draw], seed: Tensor, step: Tensor, call: Call) -> Tensors:
+Stream = Call | Literal["explore"]
+"""What luck is for: the world's own calls, and the exploration of a policy that is played beside it."""
+
+
+def lane_draws(draws: Mapping[str, Draw], seed: Tensor, step: Tensor, call: Stream) -> Tensors:
     """The random numbers of one call for B lanes: (B, *shape) float32 by draw name.
 
     seed and step are (B,) int64. Uniforms are multiples of 2**-24 in [0, 1). A lane's numbers depend on its own seed

@@ -11,7 +11,7 @@ from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
 
 import simservice.client  # noqa: F401  (registers the environment)
 from simservice.client.capacity import get_capacity
-from simservice.client.session import get_world
+from simservice.client.worlds import get_world
 from simservice.errors import InvalidInput, NeedsReset, SessionClosed, UnknownWorld
 
 

@@ -18,10 +18,11 @@ from local_process import LocalProcess, memory_mb
 from mutations import mutated, requests
 from toy import Toy, ToyConfig, toy_spec
 
-from simservice.client.session import list_worlds
+from simservice.client.worlds import list_worlds
 from simservice.errors import SimserviceError
 from simservice.protocol.v1 import service_pb2 as pb
-from simservice.serving.facade import Stream, WorldService
+from simservice.serving.facade import WorldService
+from simservice.serving.stream import Stream
 from simservice.serving.wiring import Replica, ReplicaConfig
 from simservice.sessions.memory_store import MemoryStore
 from simservice.sessions.quotas import ANYONE

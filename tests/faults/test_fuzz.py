@@ -4,7 +4,7 @@ import asyncio
 
 from fuzz import in_process, over_a_socket
 
-from simservice.client.session import list_worlds
+from simservice.client.worlds import list_worlds
 
 
 def test_mutated_messages_in_process():

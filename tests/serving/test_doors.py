@@ -16,7 +16,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from serving_tools import tenants_file
 
 from simservice.client.rllib import PPOSettings, served_config
-from simservice.client.session import RemoteSession, get_world, list_worlds
+from simservice.client.session import RemoteSession
+from simservice.client.worlds import get_world, list_worlds
 from simservice.errors import (
     CapacityExhausted,
     ConfigError,

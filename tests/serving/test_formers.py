@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
 
-from simservice.client.session import RemoteSession, list_worlds
+from simservice.client.session import RemoteSession
+from simservice.client.worlds import list_worlds
 from simservice.errors import ModelRetired, UnknownWorld
 from simservice.serving.address import free_port
 from simservice.serving.formers import Formers

@@ -17,7 +17,8 @@ from processes import descendants, listening_addresses
 from prometheus_client.parser import text_string_to_metric_families
 
 from simservice.client.reports import read_reports, report
-from simservice.client.session import RemoteSession, get_world, list_worlds
+from simservice.client.session import RemoteSession
+from simservice.client.worlds import get_world, list_worlds
 from simservice.data.collect import collect_episodes
 from simservice.errors import ConfigError, CorruptCheckpoint, InternalError, ModelRetired, PortInUse, UnknownWorld
 from simservice.serving.address import SINGLE_PORTS, check_address, hold_ports

@@ -16,7 +16,8 @@ from grpc_status import rpc_status
 from processes import descendants, listening_addresses
 from serving_tools import tenants_file
 
-from simservice.client.session import RemoteSession, list_worlds
+from simservice.client.session import RemoteSession
+from simservice.client.worlds import list_worlds
 from simservice.errors import QuotaExceeded, ServerUnavailable, Unauthenticated, UnknownSession
 from simservice.protocol.status import error_from_status
 from simservice.protocol.v1 import service_pb2 as pb

@@ -13,7 +13,7 @@ import toy_reality
 from mutations import mutated
 
 from simservice.client.reports import read_reports, report
-from simservice.client.session import get_world
+from simservice.client.worlds import get_world
 from simservice.data.collect import collect_episodes
 from simservice.errors import InvalidInput, UnknownWorld
 from simservice.protocol.reports import encode_episode

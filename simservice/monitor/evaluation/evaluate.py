@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from simservice.client.session import get_world
+from simservice.client.worlds import get_world
 from simservice.data.collect import RealStepCounter
 from simservice.data.episodes import fingerprint
 from simservice.data.policies import Policy

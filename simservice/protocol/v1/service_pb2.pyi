@@ -97,7 +97,7 @@ class Values(_message.Message):
     def __init__(self, leaves: _Optional[_Iterable[bytes]] = ..., ragged: _Optional[_Iterable[_Union[Values.Ragged, _Mapping]]] = ...) -> None: ...
 
 class PlayRequest(_message.Message):
-    __slots__ = ("sequence", "open", "resume", "reset", "step", "render", "close", "fork", "save", "restore", "forget", "timeout_ms")
+    __slots__ = ("sequence", "open", "resume", "reset", "step", "render", "close", "fork", "save", "restore", "forget", "imagine", "timeout_ms")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     OPEN_FIELD_NUMBER: _ClassVar[int]
     RESUME_FIELD_NUMBER: _ClassVar[int]
@@ -109,6 +109,7 @@ class PlayRequest(_message.Message):
     SAVE_FIELD_NUMBER: _ClassVar[int]
     RESTORE_FIELD_NUMBER: _ClassVar[int]
     FORGET_FIELD_NUMBER: _ClassVar[int]
+    IMAGINE_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     open: Open
@@ -121,8 +122,9 @@ class PlayRequest(_message.Message):
     save: Save
     restore: Restore
     forget: Forget
+    imagine: Imagine
     timeout_ms: int
-    def __init__(self, sequence: _Optional[int] = ..., open: _Optional[_Union[Open, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., reset: _Optional[_Union[Reset, _Mapping]] = ..., step: _Optional[_Union[Step, _Mapping]] = ..., render: _Optional[_Union[Render, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., fork: _Optional[_Union[Fork, _Mapping]] = ..., save: _Optional[_Union[Save, _Mapping]] = ..., restore: _Optional[_Union[Restore, _Mapping]] = ..., forget: _Optional[_Union[Forget, _Mapping]] = ..., timeout_ms: _Optional[int] = ...) -> None: ...
+    def __init__(self, sequence: _Optional[int] = ..., open: _Optional[_Union[Open, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., reset: _Optional[_Union[Reset, _Mapping]] = ..., step: _Optional[_Union[Step, _Mapping]] = ..., render: _Optional[_Union[Render, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., fork: _Optional[_Union[Fork, _Mapping]] = ..., save: _Optional[_Union[Save, _Mapping]] = ..., restore: _Optional[_Union[Restore, _Mapping]] = ..., forget: _Optional[_Union[Forget, _Mapping]] = ..., imagine: _Optional[_Union[Imagine, _Mapping]] = ..., timeout_ms: _Optional[int] = ...) -> None: ...
 
 class Open(_message.Message):
     __slots__ = ("world", "num_envs", "autoreset_mode", "client_version", "open_key", "truncate_at_trust_horizon", "max_uncertainty", "uncertainty_penalty")
@@ -212,12 +214,52 @@ class Forget(_message.Message):
     points: _containers.RepeatedScalarFieldContainer[int]
     def __init__(self, points: _Optional[_Iterable[int]] = ...) -> None: ...
 
+class Imagine(_message.Message):
+    __slots__ = ("steps", "actions", "policy", "advance", "lanes", "copies", "luck", "seeds", "stop_at_end", "omit_observation", "omit_action", "omit_outputs")
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    ACTIONS_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    ADVANCE_FIELD_NUMBER: _ClassVar[int]
+    LANES_FIELD_NUMBER: _ClassVar[int]
+    COPIES_FIELD_NUMBER: _ClassVar[int]
+    LUCK_FIELD_NUMBER: _ClassVar[int]
+    SEEDS_FIELD_NUMBER: _ClassVar[int]
+    STOP_AT_END_FIELD_NUMBER: _ClassVar[int]
+    OMIT_OBSERVATION_FIELD_NUMBER: _ClassVar[int]
+    OMIT_ACTION_FIELD_NUMBER: _ClassVar[int]
+    OMIT_OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    steps: int
+    actions: Values
+    policy: PolicyUse
+    advance: bool
+    lanes: _containers.RepeatedScalarFieldContainer[int]
+    copies: int
+    luck: Luck
+    seeds: bytes
+    stop_at_end: bool
+    omit_observation: bool
+    omit_action: bool
+    omit_outputs: bool
+    def __init__(self, steps: _Optional[int] = ..., actions: _Optional[_Union[Values, _Mapping]] = ..., policy: _Optional[_Union[PolicyUse, _Mapping]] = ..., advance: _Optional[bool] = ..., lanes: _Optional[_Iterable[int]] = ..., copies: _Optional[int] = ..., luck: _Optional[_Union[Luck, str]] = ..., seeds: _Optional[bytes] = ..., stop_at_end: _Optional[bool] = ..., omit_observation: _Optional[bool] = ..., omit_action: _Optional[bool] = ..., omit_outputs: _Optional[bool] = ...) -> None: ...
+
+class PolicyUse(_message.Message):
+    __slots__ = ("content_hash", "greedy", "epsilon", "clip_only")
+    CONTENT_HASH_FIELD_NUMBER: _ClassVar[int]
+    GREEDY_FIELD_NUMBER: _ClassVar[int]
+    EPSILON_FIELD_NUMBER: _ClassVar[int]
+    CLIP_ONLY_FIELD_NUMBER: _ClassVar[int]
+    content_hash: str
+    greedy: bool
+    epsilon: float
+    clip_only: bool
+    def __init__(self, content_hash: _Optional[str] = ..., greedy: _Optional[bool] = ..., epsilon: _Optional[float] = ..., clip_only: _Optional[bool] = ...) -> None: ...
+
 class Close(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class PlayReply(_message.Message):
-    __slots__ = ("sequence", "opened", "reset", "stepped", "rendered", "closed", "error", "forked", "saved", "restored", "forgotten", "migrate", "server_ns")
+    __slots__ = ("sequence", "opened", "reset", "stepped", "rendered", "closed", "error", "forked", "saved", "restored", "forgotten", "migrate", "imagined", "server_ns")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     OPENED_FIELD_NUMBER: _ClassVar[int]
     RESET_FIELD_NUMBER: _ClassVar[int]
@@ -230,6 +272,7 @@ class PlayReply(_message.Message):
     RESTORED_FIELD_NUMBER: _ClassVar[int]
     FORGOTTEN_FIELD_NUMBER: _ClassVar[int]
     MIGRATE_FIELD_NUMBER: _ClassVar[int]
+    IMAGINED_FIELD_NUMBER: _ClassVar[int]
     SERVER_NS_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     opened: Opened
@@ -243,8 +286,9 @@ class PlayReply(_message.Message):
     restored: Restored
     forgotten: Forgotten
     migrate: Migrate
+    imagined: Imagined
     server_ns: int
-    def __init__(self, sequence: _Optional[int] = ..., opened: _Optional[_Union[Opened, _Mapping]] = ..., reset: _Optional[_Union[ResetDone, _Mapping]] = ..., stepped: _Optional[_Union[Stepped, _Mapping]] = ..., rendered: _Optional[_Union[Rendered, _Mapping]] = ..., closed: _Optional[_Union[Closed, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., forked: _Optional[_Union[Forked, _Mapping]] = ..., saved: _Optional[_Union[Saved, _Mapping]] = ..., restored: _Optional[_Union[Restored, _Mapping]] = ..., forgotten: _Optional[_Union[Forgotten, _Mapping]] = ..., migrate: _Optional[_Union[Migrate, _Mapping]] = ..., server_ns: _Optional[int] = ...) -> None: ...
+    def __init__(self, sequence: _Optional[int] = ..., opened: _Optional[_Union[Opened, _Mapping]] = ..., reset: _Optional[_Union[ResetDone, _Mapping]] = ..., stepped: _Optional[_Union[Stepped, _Mapping]] = ..., rendered: _Optional[_Union[Rendered, _Mapping]] = ..., closed: _Optional[_Union[Closed, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., forked: _Optional[_Union[Forked, _Mapping]] = ..., saved: _Optional[_Union[Saved, _Mapping]] = ..., restored: _Optional[_Union[Restored, _Mapping]] = ..., forgotten: _Optional[_Union[Forgotten, _Mapping]] = ..., migrate: _Optional[_Union[Migrate, _Mapping]] = ..., imagined: _Optional[_Union[Imagined, _Mapping]] = ..., server_ns: _Optional[int] = ...) -> None: ...
 
 class Opened(_message.Message):
     __slots__ = ("session", "world", "num_envs", "autoreset_mode", "last_sequence")
@@ -299,6 +343,46 @@ class Info(_message.Message):
     value: bytes
     present: bytes
     def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., value: _Optional[bytes] = ..., present: _Optional[bytes] = ...) -> None: ...
+
+class Imagined(_message.Message):
+    __slots__ = ("first", "steps", "last", "start", "observation", "action", "rewards", "terminated", "truncated", "began", "stopped", "final", "final_observation", "uncertainty", "distrusted", "world_error", "log_probability", "outputs")
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    OBSERVATION_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    REWARDS_FIELD_NUMBER: _ClassVar[int]
+    TERMINATED_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATED_FIELD_NUMBER: _ClassVar[int]
+    BEGAN_FIELD_NUMBER: _ClassVar[int]
+    STOPPED_FIELD_NUMBER: _ClassVar[int]
+    FINAL_FIELD_NUMBER: _ClassVar[int]
+    FINAL_OBSERVATION_FIELD_NUMBER: _ClassVar[int]
+    UNCERTAINTY_FIELD_NUMBER: _ClassVar[int]
+    DISTRUSTED_FIELD_NUMBER: _ClassVar[int]
+    WORLD_ERROR_FIELD_NUMBER: _ClassVar[int]
+    LOG_PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    first: int
+    steps: int
+    last: bool
+    start: Values
+    observation: Values
+    action: Values
+    rewards: bytes
+    terminated: bytes
+    truncated: bytes
+    began: bytes
+    stopped: bytes
+    final: bytes
+    final_observation: Values
+    uncertainty: bytes
+    distrusted: bytes
+    world_error: bytes
+    log_probability: bytes
+    outputs: _containers.RepeatedCompositeFieldContainer[Info]
+    def __init__(self, first: _Optional[int] = ..., steps: _Optional[int] = ..., last: _Optional[bool] = ..., start: _Optional[_Union[Values, _Mapping]] = ..., observation: _Optional[_Union[Values, _Mapping]] = ..., action: _Optional[_Union[Values, _Mapping]] = ..., rewards: _Optional[bytes] = ..., terminated: _Optional[bytes] = ..., truncated: _Optional[bytes] = ..., began: _Optional[bytes] = ..., stopped: _Optional[bytes] = ..., final: _Optional[bytes] = ..., final_observation: _Optional[_Union[Values, _Mapping]] = ..., uncertainty: _Optional[bytes] = ..., distrusted: _Optional[bytes] = ..., world_error: _Optional[bytes] = ..., log_probability: _Optional[bytes] = ..., outputs: _Optional[_Iterable[_Union[Info, _Mapping]]] = ...) -> None: ...
 
 class Rendered(_message.Message):
     __slots__ = ("height", "width", "frames")

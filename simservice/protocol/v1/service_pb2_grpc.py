@@ -94,8 +94,8 @@ class WorldServiceServicer:
 
     def Play(self, request_iterator, context):
         """The stream that is a session. The client's first message is `open` or `resume`; after its answer come `reset`,
-        `step`, `fork`, `save`, `restore`, `forget`, `render` in any order and at last `close`. Requests may be pipelined;
-        replies keep their order, one each.
+        `step`, `imagine`, `fork`, `save`, `restore`, `forget`, `render` in any order and at last `close`. Requests may be
+        pipelined; replies keep their order, one each, but for `imagine`, which is answered by one or more.
 
         A stream that breaks ends nothing: the session stays until it is closed or its idle TTL passes, and a new stream
         resumes it by its token on any replica. When two streams drive one session the later one wins and the earlier is

@@ -130,7 +130,7 @@ class Space(_message.Message):
     def __init__(self, box: _Optional[_Union[Space.Box, _Mapping]] = ..., discrete: _Optional[_Union[Space.Discrete, _Mapping]] = ..., multi_discrete: _Optional[_Union[Space.MultiDiscrete, _Mapping]] = ..., multi_binary: _Optional[_Union[Space.MultiBinary, _Mapping]] = ..., text: _Optional[_Union[Space.Text, _Mapping]] = ..., dict: _Optional[_Union[Space.Dict, _Mapping]] = ..., tuple: _Optional[_Union[Space.Tuple, _Mapping]] = ..., sequence: _Optional[_Union[Space.Sequence, _Mapping]] = ..., graph: _Optional[_Union[Space.Graph, _Mapping]] = ..., one_of: _Optional[_Union[Space.OneOf, _Mapping]] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_num_envs", "max_message_bytes", "idle_ttl_s", "replies_kept", "max_context_frames", "lane_bytes", "snapshot_lane_bytes", "max_points", "max_points_bytes", "deadline_s")
+    __slots__ = ("max_num_envs", "max_message_bytes", "idle_ttl_s", "replies_kept", "max_context_frames", "lane_bytes", "snapshot_lane_bytes", "max_points", "max_points_bytes", "deadline_s", "max_rollout_steps", "max_rollout_lanes", "max_rollout_bytes", "rollout_deadline_s")
     MAX_NUM_ENVS_FIELD_NUMBER: _ClassVar[int]
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     IDLE_TTL_S_FIELD_NUMBER: _ClassVar[int]
@@ -141,6 +141,10 @@ class Limits(_message.Message):
     MAX_POINTS_FIELD_NUMBER: _ClassVar[int]
     MAX_POINTS_BYTES_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
+    MAX_ROLLOUT_STEPS_FIELD_NUMBER: _ClassVar[int]
+    MAX_ROLLOUT_LANES_FIELD_NUMBER: _ClassVar[int]
+    MAX_ROLLOUT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ROLLOUT_DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
     max_num_envs: int
     max_message_bytes: int
     idle_ttl_s: int
@@ -151,7 +155,11 @@ class Limits(_message.Message):
     max_points: int
     max_points_bytes: int
     deadline_s: int
-    def __init__(self, max_num_envs: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., idle_ttl_s: _Optional[int] = ..., replies_kept: _Optional[int] = ..., max_context_frames: _Optional[int] = ..., lane_bytes: _Optional[int] = ..., snapshot_lane_bytes: _Optional[int] = ..., max_points: _Optional[int] = ..., max_points_bytes: _Optional[int] = ..., deadline_s: _Optional[int] = ...) -> None: ...
+    max_rollout_steps: int
+    max_rollout_lanes: int
+    max_rollout_bytes: int
+    rollout_deadline_s: int
+    def __init__(self, max_num_envs: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., idle_ttl_s: _Optional[int] = ..., replies_kept: _Optional[int] = ..., max_context_frames: _Optional[int] = ..., lane_bytes: _Optional[int] = ..., snapshot_lane_bytes: _Optional[int] = ..., max_points: _Optional[int] = ..., max_points_bytes: _Optional[int] = ..., deadline_s: _Optional[int] = ..., max_rollout_steps: _Optional[int] = ..., max_rollout_lanes: _Optional[int] = ..., max_rollout_bytes: _Optional[int] = ..., rollout_deadline_s: _Optional[int] = ...) -> None: ...
 
 class World(_message.Message):
     __slots__ = ("name", "version", "family", "observation_space", "action_space", "max_episode_steps", "render_modes", "metadata_json", "capabilities", "autoreset_modes", "limits", "provenance_json", "trust_horizon_steps", "server_version")

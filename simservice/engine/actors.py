@@ -1,0 +1,72 @@
+"""Who acts in a rollout: a script of given actions, or a policy. Knows no worlds and no sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+
+from simservice.engine.control import Control
+from simservice.engine.pages import Pages
+from simservice.engine.policies import RolloutPolicy
+from simservice.engine.sampling import ActionDistribution, SamplingParameters, sample
+from simservice.types import Array, Leaves, PolicyUse, WorldSpec
+from simservice.worlds.noise import lane_draws
+
+
+class Actor(Protocol):
+    """Acts once a step, for all lanes."""
+
+    looks: bool  # at observations
+    lane_bytes: int  # of what it says about one step of one lane, about
+
+    def act(self, number: int, observation: Leaves, control: Control, pages: Pages) -> Leaves:
+        """The actions of step `number`, (lanes, ...); what else it has to say goes into the pages."""
+
+
+class Script:
+    """Acts as it was told before."""
+
+    looks = False
+    lane_bytes = 0
+
+    def __init__(self, actions: Leaves) -> None:
+        self._actions = actions  # (steps, lanes, ...)
+
+    def act(self, number: int, observation: Leaves, control: Control, pages: Pages) -> Leaves:
+        """Row `number` of the script."""
+        return {path: array[number] for path, array in self._actions.items()}
+
+
+class Pilot:
+    """A policy that explores by the lanes' own luck, which is drawn apart from the world's."""
+
+    looks = True
+
+    def __init__(self, policy: RolloutPolicy, use: PolicyUse, spec: WorldSpec) -> None:
+        self._policy = policy
+        self._distribution = ActionDistribution(policy.distribution, spec.action_space)
+        self._parameters = SamplingParameters(explore=not use.greedy, epsilon=use.epsilon, rescale=not use.clip_only)
+        self._draws = {} if use.greedy else self._distribution.draws
+        self.lane_bytes = 4 + sum(_bytes(output.shape, output.dtype.itemsize) for output in policy.outputs)
+
+    def act(self, number: int, observation: Leaves, control: Control, pages: Pages) -> Leaves:
+        """One action a lane."""
+        outputs = self._policy(observation)
+        sampled = sample(self._distribution, outputs, self._luck(control, pages.lanes), self._parameters)
+        action = {self._distribution.leaf.path: sampled.action}
+        pages.act(action, sampled.raw, sampled.log_probability, outputs)
+        return action
+
+    def _luck(self, control: Control, lanes: int) -> Mapping[str, Array]:
+        if not self._draws:
+            return {}
+        seed, counter = torch.from_numpy(control.seed[:lanes]), torch.from_numpy(control.counter[:lanes])
+        return {name: draw.numpy() for name, draw in lane_draws(self._draws, seed, counter, "explore").items()}
+
+
+def _bytes(shape: tuple[int, ...], itemsize: int) -> int:
+    for extent in shape:
+        itemsize *= extent
+    return itemsize

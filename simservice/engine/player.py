@@ -1,0 +1,125 @@
+"""Plays a rollout: the steps of some lanes of their own, one call of the world and one of the policy each.
+
+The lanes are copies, so nothing of the session changes until the rollout is over, and what is played does not depend on
+anybody else's steps. Runs on the rollout's thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from simservice.engine.actors import Actor
+from simservice.engine.arena import Arena
+from simservice.engine.control import DISABLED
+from simservice.engine.episodes import Episodes
+from simservice.engine.pages import Pages
+from simservice.engine.requests import Borrowed, Request
+from simservice.engine.rollouts import Rollout
+from simservice.engine.runner import Runner
+from simservice.engine.snapshot import CACHE, pack, unpack
+from simservice.engine.turns import Turns
+from simservice.sessions.lanes import Step
+from simservice.types import Array, Imagine
+from simservice.worlds.world import World
+
+PART_BYTES = 2**20  # of a part, about: well below what gRPC takes without being asked
+PART_S = 0.5  # after so long a part is handed out, full or not
+
+
+@dataclass(frozen=True)
+class Play:
+    """All that a rollout is played from."""
+
+    world: World
+    command: Imagine
+    borrowed: Borrowed
+    before: bytes | None  # what the lanes were, where it is not what was borrowed
+    actor: Actor
+    seeds: Array | None  # of copies with luck of their own
+    runner: Callable[..., Runner]  # of an arena, its control and whether it emits
+    turns: Turns
+    step_bytes: int  # of all lanes' answers to one step
+
+
+def play(rollout: Rollout, given: Play) -> None:
+    """Plays it to its end; the last part is handed out when `rollout.after` is set."""
+    with torch.inference_mode():
+        _Player(rollout, given).play()
+
+
+class _Player:
+    def __init__(self, rollout: Rollout, given: Play) -> None:
+        self.rollout = rollout
+        self.given = given
+        command, world = given.command, given.world
+        borrowed = given.borrowed
+        lanes = len(borrowed.control.seed) - 1
+        if given.before is not None:
+            rows, columns = unpack(world.spec, dict(world.slots), lanes, given.before)
+            for name, row in borrowed.rows.items():
+                row[:lanes] = rows[name].to(row.device)
+            borrowed.control.write(np.arange(lanes), columns)
+        elif command.advance:
+            columns = borrowed.control.columns(np.arange(lanes))
+            rows = {name: row[:lanes] for name, row in borrowed.rows.items()}
+            rollout.before = pack(world.spec, dict(world.slots), rows, columns)
+        rows, control = borrowed.rows, borrowed.control
+        if command.copies > 1:
+            source = np.append(np.repeat(np.arange(lanes), command.copies), lanes)
+            index = torch.from_numpy(source).to(next(iter(rows.values())).device)
+            rows = {name: row.index_select(0, index) for name, row in rows.items()}
+            control = control.taken(source)
+        self.count = lanes * command.copies
+        if given.seeds is not None:
+            control.reseed(np.arange(self.count), given.seeds)
+        if command.stop_at_end:
+            control.mode[:] = DISABLED
+        self.arena = Arena.around(rows, next(iter(rows.values())).device)
+        self.control = control
+        emits = command.advance or command.observation or given.actor.looks
+        self.runner = given.runner(self.arena, control, emits)
+        self.episodes = Episodes(self.runner, control)
+        self.stops = bool((control.mode[: self.count] == DISABLED).all())
+        room = min(command.steps, max(1, PART_BYTES // max(1, given.step_bytes)))
+        self.pages = Pages(command, self.count, room, "uncertainty" in world.spec.capabilities)
+
+    def play(self) -> None:
+        """All steps."""
+        rollout, command, turns = self.rollout, self.given.command, self.given.turns
+        lanes, where = np.arange(self.count), slice(0, self.count)
+        turns.begin("rollout")
+        try:
+            if self.given.before is not None and any(slot.role == CACHE for slot in self.given.world.slots.values()):
+                self.runner.rebuild(lanes)
+            observation = self.episodes.look(lanes) if self.runner.emits else {}
+        finally:
+            turns.end()
+        self.pages.begin(observation)
+        handed = time.monotonic()
+        for number in range(command.steps):
+            rollout.check()
+            action = self.given.actor.act(number, observation, self.control, self.pages)
+            allowed = self.control.steppable(where)
+            resting = None if allowed else self.control.ended[where].copy()
+            request = Request("step", lanes, where, Step(action), None, allowed)
+            turns.begin("rollout")
+            try:
+                self.episodes.play(request)
+            finally:
+                turns.end()
+            if request.error is not None:
+                raise request.error
+            result = request.result
+            self.pages.add(result, resting, self.stops)
+            observation = result.observation
+            if number + 1 < command.steps and (self.pages.full or time.monotonic() - handed > PART_S):
+                rollout.give(self.pages.take(last=False))
+                handed = time.monotonic()
+        if command.advance:
+            rollout.after = Borrowed(self.arena.rows, self.control)
+        rollout.give(self.pages.take(last=True))

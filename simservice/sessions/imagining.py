@@ -1,0 +1,170 @@
+"""Rollouts of sessions: what if, which leaves no trace, and those that advance a session exactly once.
+
+An advancing rollout is played by copies of the lanes. Only when it is over is it journaled, then the lanes become what
+the copies are, then its last part is answered. So one that is broken off anywhere has not been done, and one whose last
+part was lost has. Its answer, which may be megabytes, is not kept: what the lanes were before it is, and whoever asks
+again has it played again. A replay of the journal plays it, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+from typing import Any, Protocol
+
+from simservice.errors import InternalError, InvalidInput, SimserviceError, StoreUnavailable, UnknownPolicy
+from simservice.sessions.holdings import Holdings
+from simservice.sessions.lanes import LaneEngine, Result, Rolled, Rollout
+from simservice.sessions.session import Session
+from simservice.sessions.settings import SessionConfig
+from simservice.sessions.snapshots import Snapshots
+from simservice.sessions.store import Observer, SessionRecord, SessionStore
+from simservice.sessions.waiting import ended
+from simservice.types import Array, Imagine, Imagined
+
+
+class Policies(Protocol):
+    """The policies that tenants have put, on any replica."""
+
+    async def loaded(self, tenant: str, content_hash: str) -> Any:
+        """The policy, ready for the engine; its time to live begins anew. UnknownPolicy."""
+
+
+class NoPolicies:
+    """Where none can be put."""
+
+    async def loaded(self, tenant: str, content_hash: str) -> Any:
+        """UnknownPolicy."""
+        raise UnknownPolicy(content_hash)
+
+
+class Imagining:
+    """Does rollouts for the sessions of one service."""
+
+    def __init__(
+        self,
+        engine: LaneEngine,
+        store: SessionStore,
+        held: Holdings,
+        snapshots: Snapshots,
+        policies: Policies,
+        config: SessionConfig,
+        observe_append: Observer | None,
+    ) -> None:
+        self._engine = engine
+        self._store = store
+        self._held = held
+        self._snapshots = snapshots
+        self._policies = policies
+        self._config = config
+        self._observe_append = observe_append
+        self._under_way: dict[Session, Rollout] = {}
+
+    async def play(
+        self, session: Session, sequence: int, command: Imagine, payload: bytes, timeout_ms: int
+    ) -> AsyncGenerator[Imagined | Result, None]:
+        """The parts of a rollout, or the kept answer of another request that had this number."""
+        async with session.turn:
+            await self._held.settled(session)
+            kept: Rolled | None = None
+            if command.advance and (answer := session.kept(sequence)) is not None:
+                self._held.stats.repeats += 1
+                if not isinstance(answer, Rolled):
+                    yield answer
+                    return
+                kept = answer
+            elif sequence and not command.advance:
+                raise InvalidInput("sequence", f"is {sequence}; a rollout that does not advance carries 0")
+            rollout = await self._begun(session, command, kept)
+            seconds = timeout_ms / 1000 or self._config.rollout_deadline_s
+            alarm = asyncio.get_running_loop().call_later(seconds, rollout.stop)
+            self._under_way[session] = rollout
+            try:
+                async for part in rollout:
+                    if part.last:
+                        await self._ended(session, sequence, command, payload, None if kept else rollout)
+                    yield part
+            finally:
+                alarm.cancel()
+                rollout.stop()
+                del self._under_way[session]
+
+    def stop(self, session: Session, error: SimserviceError) -> None:
+        """Ends the session's rollout, if one is under way, with an error."""
+        if (rollout := self._under_way.get(session)) is not None:
+            rollout.stop(error)
+
+    async def _begun(self, session: Session, command: Imagine, kept: Rolled | None) -> Rollout:
+        played = command if kept is None else kept.command
+        policy = None
+        if played.policy is not None:
+            policy = await self._policies.loaded(session.record.tenant, played.policy.content_hash)
+        return self._engine.imagine(session.lanes, played, policy, None if kept is None else kept.before)
+
+    async def _ended(
+        self, session: Session, sequence: int, command: Imagine, payload: bytes, rollout: Rollout | None
+    ) -> None:
+        """Does, before the last part is answered, what makes the rollout count."""
+        if not command.advance:
+            await self._touched(session)
+        elif rollout is not None:
+            work = self._held.spawn(self._settle(session, sequence, command, payload, rollout))
+            try:
+                await ended(work)
+            except asyncio.CancelledError:
+                # The caller has gone, and the journal may have it: whoever comes next waits for its end.
+                session.unsettled = work
+                work.add_done_callback(_heard)
+                raise
+            work.result()
+        self._held.renew(session)
+
+    async def _touched(self, session: Session) -> None:
+        """A session that is imagined from is driven, and must still be ours."""
+        try:
+            await self._store.touch(session.token, session.epoch)
+        except SimserviceError as error:
+            raise error if isinstance(error, StoreUnavailable) else self._held.lose(session, error) from error
+
+    async def _settle(
+        self, session: Session, sequence: int, command: Imagine, payload: bytes, rollout: Rollout
+    ) -> None:
+        try:
+            if session.end is not None:
+                raise session.end()
+            await self._store.append(session.token, session.epoch, sequence, payload, self._observe_append)
+            if session.end is not None:
+                raise session.end()
+            await self._engine.commit(session.lanes, rollout)
+        except Exception as error:
+            raise self._held.lose(session, error) from error
+        assert rollout.before is not None
+        session.commit(sequence, Rolled(command, rollout.before), self._config.replies_kept)
+        self._held.stats.requests += 1
+        self._held.stats.rollouts += 1
+        self._snapshots.rolled(session, command.steps, len(payload), rollout.before)
+
+
+async def replayed(
+    engine: LaneEngine, lanes: Array, record: SessionRecord, command: Imagine, policies: Policies
+) -> Rolled:
+    """A journaled rollout, done once more."""
+    try:
+        policy = None
+        if command.policy is not None:
+            policy = await policies.loaded(record.tenant, command.policy.content_hash)
+        quiet = replace(command, observation=False, action=False, outputs=False)
+        rollout = engine.imagine(lanes, quiet, policy, None)
+        async for _ in rollout:
+            pass
+        await engine.commit(lanes, rollout)
+    except SimserviceError as error:
+        raise error if not error.recoverable else InternalError(f"a rollout cannot be played again: {error}") from error
+    assert rollout.before is not None
+    return Rolled(command, rollout.before)
+
+
+def _heard(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled():
+        task.exception()
