@@ -136,6 +136,11 @@ class Connection:
         reply: pb.ReadReportsReply = self._unary(self._stub.ReadReports, request, request.world, timeout_s)
         return reply
 
+    def put_policy(self, request: pb.PutPolicyRequest, timeout_s: float) -> pb.PutPolicyReply:
+        """Hands a policy in."""
+        reply: pb.PutPolicyReply = self._unary(self._stub.PutPolicy, request, request.world, timeout_s)
+        return reply
+
     def _unary(self, call: Any, request: Any, world: str, timeout_s: float) -> Any:
         check_seconds(timeout_s=timeout_s)
         if not self._reached:  # once: gRPC's own thread that waits with us may not be there when the channel is closed

@@ -36,7 +36,7 @@ class TensorSpec:
 
 
 class RolloutPolicy(Protocol):
-    """A policy that was checked and is loaded. Calls may come from any thread, one at a time."""
+    """A policy that was checked and is loaded. Calls may come from any thread, several at a time."""
 
     content_hash: str  # over graph, weights and distribution: 64 hexadecimal digits
     distribution: DistributionName  # how actions come of the head's outputs; sampling.py

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from time import perf_counter_ns
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
@@ -30,6 +30,7 @@ from simservice.protocol.v1 import world_pb2 as world_pb
 from simservice.protocol.v1.service_pb2_grpc import WorldServiceServicer
 from simservice.serving.commands import CommandCodec
 from simservice.serving.draining import Streams
+from simservice.serving.policies import put_policy
 from simservice.serving.registration import refuse_unreadable
 from simservice.serving.reports import ReportDesk
 from simservice.serving.rooms import CapacityDesk
@@ -41,6 +42,9 @@ from simservice.sessions.service import SessionService
 from simservice.sessions.session import Session
 from simservice.sessions.store import SessionStore
 from simservice.telemetry import ServingMetrics
+
+if TYPE_CHECKING:
+    from simservice.engine.uploads.library import PolicyLibrary
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +71,7 @@ class Hosted:
     service: SessionService
     codec: CommandCodec
     metrics: ServingMetrics
+    policies: PolicyLibrary
     replica: str = field(default_factory=lambda: secrets.token_hex(4))  # this process, among the world's others
 
     @property
@@ -150,6 +155,14 @@ class WorldService(WorldServiceServicer):
             return await self._reports.read(request, await self.host(request.world), tenant)
 
         return await self._unary("ReadReports", request, context, answer, pb.ReadReportsReply)
+
+    async def PutPolicy(self, request: pb.PutPolicyRequest, context: CallContext) -> pb.PutPolicyReply:
+        """Takes a policy in, for rollouts to act by."""
+
+        async def answer(tenant: Tenant) -> pb.PutPolicyReply:
+            return await put_policy(request, await self.host(request.world), tenant)
+
+        return await self._unary("PutPolicy", request, context, answer, pb.PutPolicyReply)
 
     async def Play(self, request_iterator: AsyncIterator[pb.PlayRequest], context: CallContext) -> AsyncIterator[bytes]:
         """The stream that is a session; its replies are serialised."""

@@ -37,6 +37,9 @@ def add_world_service(servicer: Any, server: Any) -> None:
         "ReadReports": grpc.unary_unary_rpc_method_handler(
             servicer.ReadReports, _readable(pb.ReadReportsRequest), pb.ReadReportsReply.SerializeToString
         ),
+        "PutPolicy": grpc.unary_unary_rpc_method_handler(
+            servicer.PutPolicy, _readable(pb.PutPolicyRequest), pb.PutPolicyReply.SerializeToString
+        ),
         # A stream's iterator raises DecodeError where the facade can answer it.
         "Play": _Replaced(grpc.stream_stream_rpc_method_handler(servicer.Play, pb.PlayRequest.FromString)),
     }

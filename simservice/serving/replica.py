@@ -116,6 +116,10 @@ class WorldReplica:
         """Hands reported episodes to who may read them."""
         return await self._facade.ReadReports(request, grpc_context)
 
+    async def PutPolicy(self, request: pb.PutPolicyRequest, grpc_context: CallContext) -> pb.PutPolicyReply:
+        """Takes a policy in."""
+        return await self._facade.PutPolicy(request, grpc_context)
+
     async def Play(
         self, request_stream: AsyncIterator[pb.PlayRequest], grpc_context: CallContext
     ) -> AsyncIterator[bytes]:

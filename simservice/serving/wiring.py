@@ -13,6 +13,7 @@ import simservice
 from simservice.engine.engine import Engine
 from simservice.engine.graphs import compile_calls
 from simservice.engine.stats import Histogram
+from simservice.engine.uploads.library import PolicyLibrary
 from simservice.errors import SimserviceError, StoreUnavailable
 from simservice.protocol.messages import Limits, WorldContract, encode_world
 from simservice.serving.capacity import lanes_that_fit
@@ -22,6 +23,7 @@ from simservice.serving.renderers import with_pictures
 from simservice.serving.rooms import told
 from simservice.sessions.memory_store import MemoryStore
 from simservice.sessions.quotas import QuotaKeeper
+from simservice.sessions.redis_policies import policy_store
 from simservice.sessions.redis_store import RedisStore
 from simservice.sessions.service import SessionService
 from simservice.sessions.settings import SessionConfig
@@ -105,6 +107,9 @@ class Replica:
         context_frames = config.max_context_frames if "context" in world.spec.capabilities else 0
         codec = CommandCodec(world.spec, context_frames)
         self.metrics = ServingMetrics(world.spec.name, world.spec.version)
+        self.policies = PolicyLibrary(
+            policy_store(store), world.spec.observation_space, world.spec.action_space, device=config.device
+        )
         self.service = SessionService(
             self.engine,
             store,
@@ -113,6 +118,7 @@ class Replica:
             config=config.sessions,
             quotas=quotas,
             observe_append=self.metrics.observe_journal_append,
+            policies=self.policies,
         )
         self.metrics.watch(self.reading)
         limits = Limits(
@@ -137,7 +143,7 @@ class Replica:
             provenance=asdict(provenance),
             server_version=simservice.__version__,
         )
-        self.hosted = Hosted(contract, self.service, codec, self.metrics)
+        self.hosted = Hosted(contract, self.service, codec, self.metrics, self.policies)
         self.beside: Callable[[], Sequence[Hosted]] = tuple  # former versions that this process holds as well
         self._announcing: asyncio.Task[None] | None = None
 
@@ -160,6 +166,7 @@ class Replica:
             self._announcing = None
         await self.service.stop()
         await asyncio.to_thread(self.engine.stop)
+        await asyncio.to_thread(self.policies.stop)
 
     def reading(self) -> ServingReading:
         """The counters of engine and sessions as they are now."""

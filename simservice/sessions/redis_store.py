@@ -38,6 +38,7 @@ SCRIPTS = (
     *("open", "create", "claim", "settle", "retract", "snapshot", "touch", "delete", "announce", "worlds"),
     *("save", "restore", "forget"),
     *("lease", "lease_renew", "lease_release", "lease_used", "report", "reports"),
+    *("policy_put", "policy_get", "policy_graph"),
 )
 
 

@@ -9,7 +9,9 @@ import redis
 
 from simservice.errors import StoreUnavailable
 from simservice.sessions.embedded import EmbeddedStore
+from simservice.sessions.policies import PolicyStoreConfig
 from simservice.sessions.redis_leases import RedisLeases
+from simservice.sessions.redis_policies import RedisPolicies
 from simservice.sessions.redis_reports import RedisReports
 from simservice.sessions.redis_store import RedisStore
 from simservice.sessions.reports import ReportConfig
@@ -61,6 +63,11 @@ def test_the_services_user_can_do_all_that_the_service_does(url):
             assert await reports.add("toy", "lab", b"first", b"payload")
             assert await reports.add("toy", "lab", b"second", b"payload")
             assert len((await reports.read("toy", 0, 8, 1000, None))[0]) == 1
+            policies = RedisPolicies(store, PolicyStoreConfig(most_policies=1))
+            for name in ("first", "second"):
+                await policies.put("lab", name, "graph", b"graph", b"weights")
+            assert (await policies.get("lab", "second")).weights == b"weights"
+            assert await policies.graph("lab", "graph") == b"graph"
             await store.delete(TOKEN, 3)
         finally:
             await store.close()

@@ -13,9 +13,26 @@ class Luck(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     LUCK_UNSPECIFIED: _ClassVar[Luck]
     LUCK_SAME: _ClassVar[Luck]
     LUCK_FRESH: _ClassVar[Luck]
+
+class PolicyDistribution(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    POLICY_DISTRIBUTION_UNSPECIFIED: _ClassVar[PolicyDistribution]
+    POLICY_DISTRIBUTION_CATEGORICAL: _ClassVar[PolicyDistribution]
+    POLICY_DISTRIBUTION_MULTI_CATEGORICAL: _ClassVar[PolicyDistribution]
+    POLICY_DISTRIBUTION_GAUSSIAN: _ClassVar[PolicyDistribution]
+    POLICY_DISTRIBUTION_SQUASHED_GAUSSIAN: _ClassVar[PolicyDistribution]
+    POLICY_DISTRIBUTION_EPSILON_GREEDY: _ClassVar[PolicyDistribution]
+    POLICY_DISTRIBUTION_DETERMINISTIC: _ClassVar[PolicyDistribution]
 LUCK_UNSPECIFIED: Luck
 LUCK_SAME: Luck
 LUCK_FRESH: Luck
+POLICY_DISTRIBUTION_UNSPECIFIED: PolicyDistribution
+POLICY_DISTRIBUTION_CATEGORICAL: PolicyDistribution
+POLICY_DISTRIBUTION_MULTI_CATEGORICAL: PolicyDistribution
+POLICY_DISTRIBUTION_GAUSSIAN: PolicyDistribution
+POLICY_DISTRIBUTION_SQUASHED_GAUSSIAN: PolicyDistribution
+POLICY_DISTRIBUTION_EPSILON_GREEDY: PolicyDistribution
+POLICY_DISTRIBUTION_DETERMINISTIC: PolicyDistribution
 
 class ListWorldsRequest(_message.Message):
     __slots__ = ()
@@ -509,3 +526,53 @@ class ReadReportsReply(_message.Message):
     reports: _containers.RepeatedCompositeFieldContainer[ReadReportsReply.Report]
     last: int
     def __init__(self, reports: _Optional[_Iterable[_Union[ReadReportsReply.Report, _Mapping]]] = ..., last: _Optional[int] = ...) -> None: ...
+
+class PutPolicyRequest(_message.Message):
+    __slots__ = ("world", "whole", "weights")
+    class Whole(_message.Message):
+        __slots__ = ("model", "distribution")
+        MODEL_FIELD_NUMBER: _ClassVar[int]
+        DISTRIBUTION_FIELD_NUMBER: _ClassVar[int]
+        model: bytes
+        distribution: PolicyDistribution
+        def __init__(self, model: _Optional[bytes] = ..., distribution: _Optional[_Union[PolicyDistribution, str]] = ...) -> None: ...
+    class Weights(_message.Message):
+        __slots__ = ("graph_hash", "weights")
+        GRAPH_HASH_FIELD_NUMBER: _ClassVar[int]
+        WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+        graph_hash: str
+        weights: _containers.RepeatedCompositeFieldContainer[PolicyWeight]
+        def __init__(self, graph_hash: _Optional[str] = ..., weights: _Optional[_Iterable[_Union[PolicyWeight, _Mapping]]] = ...) -> None: ...
+    WORLD_FIELD_NUMBER: _ClassVar[int]
+    WHOLE_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    world: str
+    whole: PutPolicyRequest.Whole
+    weights: PutPolicyRequest.Weights
+    def __init__(self, world: _Optional[str] = ..., whole: _Optional[_Union[PutPolicyRequest.Whole, _Mapping]] = ..., weights: _Optional[_Union[PutPolicyRequest.Weights, _Mapping]] = ...) -> None: ...
+
+class PolicyWeight(_message.Message):
+    __slots__ = ("name", "dtype", "shape", "data")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    dtype: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    data: bytes
+    def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class PutPolicyReply(_message.Message):
+    __slots__ = ("content_hash", "graph_hash", "weights", "rows_per_call", "ttl_s")
+    CONTENT_HASH_FIELD_NUMBER: _ClassVar[int]
+    GRAPH_HASH_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    ROWS_PER_CALL_FIELD_NUMBER: _ClassVar[int]
+    TTL_S_FIELD_NUMBER: _ClassVar[int]
+    content_hash: str
+    graph_hash: str
+    weights: _containers.RepeatedCompositeFieldContainer[PolicyWeight]
+    rows_per_call: int
+    ttl_s: float
+    def __init__(self, content_hash: _Optional[str] = ..., graph_hash: _Optional[str] = ..., weights: _Optional[_Iterable[_Union[PolicyWeight, _Mapping]]] = ..., rows_per_call: _Optional[int] = ..., ttl_s: _Optional[float] = ...) -> None: ...

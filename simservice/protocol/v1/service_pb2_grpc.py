@@ -64,6 +64,11 @@ class WorldServiceStub:
                 request_serializer=simservice_dot_protocol_dot_v1_dot_service__pb2.ReadReportsRequest.SerializeToString,
                 response_deserializer=simservice_dot_protocol_dot_v1_dot_service__pb2.ReadReportsReply.FromString,
                 _registered_method=True)
+        self.PutPolicy = channel.unary_unary(
+                '/simservice.protocol.v1.WorldService/PutPolicy',
+                request_serializer=simservice_dot_protocol_dot_v1_dot_service__pb2.PutPolicyRequest.SerializeToString,
+                response_deserializer=simservice_dot_protocol_dot_v1_dot_service__pb2.PutPolicyReply.FromString,
+                _registered_method=True)
 
 
 class WorldServiceServicer:
@@ -127,6 +132,15 @@ class WorldServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PutPolicy(self, request, context):
+        """Takes a policy that rollouts on the server may act by. It is inspected first, in a process of its own, and kept for
+        the caller's tenant under a hash of its content, where every replica finds it; nobody else can name it. Putting it
+        again changes nothing and renews its time to live. What is kept is bounded a tenant: the longest unused gives way.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorldServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -159,6 +173,11 @@ def add_WorldServiceServicer_to_server(servicer, server):
                     servicer.ReadReports,
                     request_deserializer=simservice_dot_protocol_dot_v1_dot_service__pb2.ReadReportsRequest.FromString,
                     response_serializer=simservice_dot_protocol_dot_v1_dot_service__pb2.ReadReportsReply.SerializeToString,
+            ),
+            'PutPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutPolicy,
+                    request_deserializer=simservice_dot_protocol_dot_v1_dot_service__pb2.PutPolicyRequest.FromString,
+                    response_serializer=simservice_dot_protocol_dot_v1_dot_service__pb2.PutPolicyReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -323,6 +342,33 @@ class WorldService:
             '/simservice.protocol.v1.WorldService/ReadReports',
             simservice_dot_protocol_dot_v1_dot_service__pb2.ReadReportsRequest.SerializeToString,
             simservice_dot_protocol_dot_v1_dot_service__pb2.ReadReportsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/simservice.protocol.v1.WorldService/PutPolicy',
+            simservice_dot_protocol_dot_v1_dot_service__pb2.PutPolicyRequest.SerializeToString,
+            simservice_dot_protocol_dot_v1_dot_service__pb2.PutPolicyReply.FromString,
             options,
             channel_credentials,
             insecure,
