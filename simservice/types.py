@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -186,6 +186,14 @@ class Info:
 Infos = dict[str, Info]
 
 
+class Spent(NamedTuple):
+    """When a step was handed to the engine and when its tick began, by perf_counter_ns, and how long the world took."""
+
+    handed_ns: int
+    began_ns: int
+    model_ns: int
+
+
 @dataclass(frozen=True)
 class StepResult:
     """What one vector step gives for n lanes."""
@@ -197,6 +205,7 @@ class StepResult:
     infos: Infos
     final_observation: Leaves | None = None  # SAME_STEP only: rows are meaningful where final is True
     final: Array | None = None  # (n,) bool: lanes that ended and were started again in this very step
+    spent: Spent | None = None  # None: it was not done now
 
 
 @dataclass(frozen=True)

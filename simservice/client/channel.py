@@ -27,6 +27,7 @@ from simservice.errors import (
     UnknownWorld,
 )
 from simservice.protocol.error_table import BARE, RETRIED
+from simservice.protocol.packing import CODECS_KEY, Compression, offered, unpacked
 from simservice.protocol.status import error_from_metadata
 from simservice.protocol.v1 import service_pb2 as pb
 from simservice.protocol.v1 import world_pb2 as world_pb
@@ -82,14 +83,24 @@ def _channel(address: str, access: Access) -> grpc.Channel:
 class Connection:
     """A channel to one address, for calls to one world (without one: to whatever answers there)."""
 
-    def __init__(self, address: str, world: str = "", *, token: str | None = None, tls: Tls = None) -> None:
-        self._door = (address, world, token, tls)
+    def __init__(
+        self,
+        address: str,
+        world: str = "",
+        *,
+        token: str | None = None,
+        tls: Tls = None,
+        compression: Compression = "auto",  # of large replies
+    ) -> None:
+        self._door = (address, world, token, tls, compression)
         bare, access = access_to(address, token, tls)
         self.address = check_address(bare)
         name = world.partition("@")[0]
         if not (name.isascii() and name.isprintable()):  # gRPC would log, and try until the time is over
             raise InvalidInput("world", f"{world!r} is no world's name: ASCII without control characters")
         self._metadata = (*((("application", name),) if name else ()), *access.metadata)
+        codecs = offered(compression)
+        self._offered = () if codecs is None else ((CODECS_KEY, codecs),)
         self._channel = _channel(self.address, access)
         self._stub: Any = WorldServiceStub(self._channel)  # type: ignore[no-untyped-call]
         self._reached = False
@@ -156,13 +167,13 @@ class Connection:
 
     def play(self, world: str) -> Stream:
         """A new stream."""
-        return Stream(self._stub, self._metadata, world)
+        return Stream(self._stub, (*self._metadata, *self._offered), world)
 
     def renewed(self) -> Connection:
         """A new connection to the same address; this one is ended."""
         self.close()
-        address, world, token, tls = self._door
-        return Connection(address, world, token=token, tls=tls)
+        address, world, token, tls, compression = self._door
+        return Connection(address, world, token=token, tls=tls, compression=compression)
 
     def close(self) -> None:
         """Ends the connection and all its streams."""
@@ -198,13 +209,13 @@ class Stream:
         self._wait_until(monotonic() + timeout_s)
         try:
             self._requests.put(request)
-            reply = next(self._call)
+            reply = self._next()
             while hear is not None and reply.HasField("imagined"):
                 hear(reply.imagined)
                 if reply.imagined.last:
                     break
                 self._wait_until(monotonic() + timeout_s)
-                reply = next(self._call)
+                reply = self._next()
         except StopIteration as error:
             raise Interrupted("the server ended the stream") from error
         except grpc.RpcError as error:
@@ -216,6 +227,10 @@ class Stream:
         if reply.HasField("migrate"):
             raise Moved("the replica is about to end")
         return reply
+
+    def _next(self) -> pb.PlayReply:
+        reply = next(self._call)
+        return unpacked(reply) if reply.packed else reply
 
     def _wait_until(self, deadline: float) -> None:
         self._deadline = deadline

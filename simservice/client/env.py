@@ -13,6 +13,7 @@ from gymnasium.vector import AutoresetMode
 from simservice.client.access import Tls, Token
 from simservice.client.session import RemoteSession
 from simservice.errors import InvalidInput
+from simservice.protocol.packing import Compression
 from simservice.protocol.ragged import is_ragged
 from simservice.protocol.tensors import check_structure, conform
 from simservice.types import SEED_LIMIT, Array, Caution, Context, Infos, Leaf, Leaves, from_leaves, to_leaves
@@ -44,6 +45,7 @@ class RemoteEnv(gym.Env[Any, Any]):
         truncate_at_trust_horizon: bool = False,  # episodes end (truncated) where the world is no longer trusted
         max_uncertainty: float | None = None,  # a step more uncertain than this is the episode's last, truncated
         uncertainty_penalty: float = 0.0,  # times each step's uncertainty is taken off its reward
+        compression: Compression = "auto",  # of large replies: where it saves time anywhere; "always": on slow networks
     ) -> None:
         self._spec: EnvSpec | None = None
         # Gymnasium's single environments do not reset themselves, so a step after the end is an error there and here.
@@ -57,6 +59,7 @@ class RemoteEnv(gym.Env[Any, Any]):
             token=token,
             tls=tls,
             caution=as_caution(truncate_at_trust_horizon, max_uncertainty, uncertainty_penalty),
+            compression=compression,
         )
         self.contract = self.session.contract
         spec = self.contract.spec

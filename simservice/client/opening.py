@@ -6,7 +6,14 @@ import random
 import time
 
 from simservice.client.channel import Connection, Interrupted, Stream
-from simservice.errors import DeadlineExceeded, InternalError, ServerUnavailable, SimserviceError
+from simservice.errors import (
+    DeadlineExceeded,
+    InternalError,
+    ServerUnavailable,
+    SessionFenced,
+    SessionLost,
+    SimserviceError,
+)
 from simservice.protocol.status import error_from_message
 from simservice.protocol.v1 import service_pb2 as pb
 
@@ -49,6 +56,23 @@ def opened(reply: pb.PlayReply) -> pb.Opened:
     if reply.WhichOneof("result") != "opened":
         raise InternalError(f"the server answered {reply.WhichOneof('result')} to the opening of a session")
     return reply.opened
+
+
+def stands_at(last: int, ours: int, unanswered: int, failed: bool, token: str, patience_s: float) -> int:
+    """How many requests this side counts after a resume: both sides stand where this one stands, or one further.
+
+    `unanswered` is the number of the request under way (0: none), `failed` whether the last one ended with an error
+    that may have come after its effect. Raises SessionLost where the server knows less, SessionFenced where more.
+    """
+    if last == ours + 1 and unanswered == last:
+        return ours
+    if last == ours + 1 and failed:  # the request that failed had taken effect
+        return last
+    if last < ours:
+        raise SessionLost(token, patience_s, f"the server knows {last} requests of it, {ours} were answered")
+    if last > ours:
+        raise SessionFenced(token)
+    return ours
 
 
 def waited(error: SimserviceError, give_up_at: float) -> bool:

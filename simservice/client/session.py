@@ -19,8 +19,8 @@ from simservice import __version__
 from simservice.client.access import Tls
 from simservice.client.channel import Connection, Interrupted, Moved, Stream
 from simservice.client.leftovers import open_sessions
-from simservice.client.opening import backoff_s, open_stream, opened, waited
-from simservice.client.times import check_seconds
+from simservice.client.opening import backoff_s, open_stream, opened, stands_at, waited
+from simservice.client.times import NO_TIMES, check_seconds, server_times
 from simservice.errors import (
     CapacityExhausted,
     InternalError,
@@ -48,6 +48,7 @@ from simservice.protocol.messages import (
     encode_step,
 )
 from simservice.protocol.opening import encode_open
+from simservice.protocol.packing import Compression
 from simservice.protocol.status import error_from_message
 from simservice.protocol.tensors import decode_leaves
 from simservice.protocol.v1 import service_pb2 as pb
@@ -92,8 +93,9 @@ class RemoteSession:
         token: str | None = None,  # of a tenant; None: SIMSERVICE_TOKEN
         tls: Tls = None,
         caution: Caution = TRUSTING,
+        compression: Compression = "auto",  # of large replies
     ) -> None:
-        self._prepare(address, world, patience_s, timeout_s, token, tls)
+        self._prepare(address, world, patience_s, timeout_s, token, tls, compression)
         try:
             check_seconds(connect_timeout_s=connect_timeout_s)
             request = encode_open(world, num_envs, autoreset_mode, caution, __version__)
@@ -108,7 +110,14 @@ class RemoteSession:
             raise
 
     def _prepare(
-        self, address: str, world: str, patience_s: float, timeout_s: float, token: str | None, tls: Tls
+        self,
+        address: str,
+        world: str,
+        patience_s: float,
+        timeout_s: float,
+        token: str | None,
+        tls: Tls,
+        compression: Compression,
     ) -> None:
         check_seconds(timeout_s=timeout_s, patience_s=patience_s)
         self.closed = True  # until it is open, so that a failed open leaves nothing to close
@@ -117,10 +126,10 @@ class RemoteSession:
         self.timeout_s = timeout_s
         self.reconnects = 0
         self.moves = 0  # of them: asked for by a replica that was about to end
-        self.server_s = 0.0  # time the last request spent in the server
+        self.server = NO_TIMES  # where the last request spent its time in the server
         self.token = ""
         self.sequence = 0  # of the last request that was answered
-        self._door = (address, token, tls)
+        self._door = (address, token, tls, compression)
         self._lock = threading.Lock()
         self._process = os.getpid()
         self._stream = None
@@ -128,7 +137,7 @@ class RemoteSession:
         self._unanswered: pb.PlayRequest | None = None
         self._failed = False  # the last request ended with an error that may have come after its effect
         self._abandoned_resumes = 0
-        self._connection = Connection(address, world, token=token, tls=tls)
+        self._connection = Connection(address, world, token=token, tls=tls, compression=compression)
 
     def _begin(self, token: str, contract: WorldContract, num_envs: int, mode: AutoresetMode) -> None:
         self.closed = False
@@ -184,9 +193,9 @@ class RemoteSession:
         """
         request = pb.PlayRequest(fork=encode_fork(lanes, copies, luck, seeds))
         answer = self._ask(request, "forked").forked
-        address, token, tls = self._door
+        address, token, tls, compression = self._door
         child = RemoteSession.__new__(RemoteSession)
-        child._prepare(address, self.world, self.patience_s, self.timeout_s, token, tls)
+        child._prepare(address, self.world, self.patience_s, self.timeout_s, token, tls, compression)
         child._begin(answer.session, self.contract, answer.num_envs, self.autoreset_mode)
         child._reach()
         return child
@@ -322,7 +331,7 @@ class RemoteSession:
                 self._drop_stream()
                 raise
             else:
-                self.server_s = reply.server_ns * 1e-9
+                self.server = server_times(reply)
                 self._failed = False
                 return reply
 
@@ -362,7 +371,9 @@ class RemoteSession:
         stream = self._connection.play(self.world)
         try:
             reply = stream.exchange(pb.PlayRequest(resume=pb.Resume(session=self.token)), timeout_s)
-            self._check_resumed(opened(reply))
+            unanswered = self._unanswered.sequence if self._unanswered is not None else 0
+            last = opened(reply).last_sequence
+            self.sequence = stands_at(last, self.sequence, unanswered, self._failed, self.token, self.patience_s)
         except (CapacityExhausted, QuotaExceeded, UnknownWorld) as error:
             stream.end()  # a fleet that has just lost a replica; the next attempt may reach another one
             raise Interrupted(str(error), error) from error
@@ -374,21 +385,6 @@ class RemoteSession:
         self.reconnects += 1
         self._stream = stream
         return stream
-
-    def _check_resumed(self, answer: pb.Opened) -> None:
-        """A resumed session stands where this side stands, or one request further."""
-        last, ours = answer.last_sequence, self.sequence
-        if last == ours + 1 and self._unanswered is not None and self._unanswered.sequence == last:
-            return
-        if last == ours + 1 and self._failed:  # the request that failed had taken effect
-            self.sequence = last
-            return
-        if last < ours:
-            raise SessionLost(
-                self.token, self.patience_s, f"the server knows {last} requests of it, {ours} were answered"
-            )
-        if last > ours:
-            raise SessionFenced(self.token)
 
     def _give_up(self) -> None:
         self.closed = True

@@ -15,6 +15,7 @@ from simservice.client.env import as_caution, as_context, as_seeds, check_render
 from simservice.client.session import RemoteSession
 from simservice.client.trajectories import Trajectories, as_imagine, as_trajectories
 from simservice.errors import InvalidInput, SessionClosed
+from simservice.protocol.packing import Compression
 from simservice.protocol.tensors import check_structure
 from simservice.types import Array, Infos, Leaves, PolicyUse, StepResult, from_leaves, to_leaves
 
@@ -45,6 +46,7 @@ class RemoteVectorEnv(VectorEnv[Any, Any, Any]):
         truncate_at_trust_horizon: bool = False,  # episodes end (truncated) where the world is no longer trusted
         max_uncertainty: float | None = None,  # a step more uncertain than this is the episode's last, truncated
         uncertainty_penalty: float = 0.0,  # times each step's uncertainty is taken off its reward
+        compression: Compression = "auto",  # of large replies: where it saves time anywhere; "always": on slow networks
     ) -> None:
         self.closed = True  # until there is something to close
         self._spec: EnvSpec | None = None
@@ -59,6 +61,7 @@ class RemoteVectorEnv(VectorEnv[Any, Any, Any]):
             token=token,
             tls=tls,
             caution=as_caution(truncate_at_trust_horizon, max_uncertainty, uncertainty_penalty),
+            compression=compression,
         )
         self._drive(session, render_mode)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from time import perf_counter_ns
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from simservice.engine.control import DISABLED, SAME_STEP, Control
 from simservice.engine.requests import Request
 from simservice.engine.runner import Runner, Stepped, unusable
 from simservice.errors import InternalError, NeedsReset
-from simservice.types import Array, Info, Infos, Leaves, ResetResult, StepResult
+from simservice.types import Array, Info, Infos, Leaves, ResetResult, Spent, StepResult
 
 
 class Episodes:
@@ -31,6 +32,7 @@ class Episodes:
         self.control = control
         self.spec = runner.world.spec
         self.stats = runner.stats
+        self._called_ns = (0, 0)  # when the world was last called to step, and when it had
 
     def step(self, requests: Sequence[Request]) -> None:
         """Does steps of disjoint lanes in one batch; a refused one changes nothing."""
@@ -57,7 +59,9 @@ class Episodes:
         resting = None  # or a mask: lanes that ended, under NEXT_STEP; in rollouts also under DISABLED
         if not all([request.allowed for request in requests]) and any_true(ended := self.control.ended[where]):
             resting = ended.copy()  # a slice is a view, and the column is written below
+        began = perf_counter_ns()
         done = self.runner.step(lanes, where, action) if resting is None else self._step_some(lanes, action, ~resting)
+        self._called_ns = (began, perf_counter_ns())
         self.stats.tick_lanes.add(len(lanes))
         truncated = self._end(where, done, resting)
         if self.control.trust.active:
@@ -145,7 +149,9 @@ class Episodes:
     ) -> None:
         if len(requests) == 1 and fresh is None:  # the usual case; its arrays are nobody else's
             infos = self._infos(None, done.uncertainty, done.broken, done.distrusted)
-            requests[0].result = StepResult(done.observation, done.reward, done.terminated, truncated, infos)
+            requests[0].result = StepResult(
+                done.observation, done.reward, done.terminated, truncated, infos, spent=self._spent(requests[0])
+            )
             return
         begin = 0
         for request in requests:
@@ -168,7 +174,12 @@ class Episodes:
                 ),
                 final_observation=_where(final, part, again) if ended else None,
                 final=again[part].copy() if ended and again is not None else None,
+                spent=self._spent(request),
             )
+
+    def _spent(self, request: Request) -> Spent:
+        began, ended = self._called_ns
+        return Spent(request.handed_ns, began, ended - began)
 
     # ---- resets ----------------------------------------------------------------------------------------------------
 

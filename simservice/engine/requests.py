@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from time import perf_counter_ns
 from typing import Any, Literal
 
 from simservice.engine.batching import Span
@@ -45,6 +46,7 @@ class Request:
     allowed: bool = False  # nothing waits for these lanes, and they were seen to be in a state to be stepped
     result: Any = field(default=None)
     error: SimserviceError | None = field(default=None)
+    handed_ns: int = field(default_factory=perf_counter_ns)
 
     @property
     def step(self) -> Step:

@@ -17,6 +17,7 @@ from simservice.protocol.v1 import service_pb2 as pb
 from simservice.types import Array, Info, Leaf, StepResult
 
 SERVER_NS = b"\x40"  # the tag of PlayReply.server_ns: a field may follow the others in bytes of their own
+SPLIT_NS = (b"\x80\x01", b"\x88\x01", b"\x90\x01", b"\x98\x01")  # of queue_ns, wait_ns, model_ns and encode_ns
 KINDS_KEPT = 256
 
 _Kind = tuple[int, tuple[tuple[str, str, tuple[int, ...], bool], ...]]
@@ -81,9 +82,12 @@ class StepReplies:
         return tuple(before)
 
 
-def timed(reply: bytes, server_ns: int) -> bytes:
-    """A PlayReply with the time that it took in the server."""
-    return reply + SERVER_NS + varint(server_ns)
+def timed(reply: bytes, server_ns: int, split_ns: Sequence[int] = ()) -> bytes:
+    """A PlayReply with the time that it took in the server and, in the order of the fields, where it was spent."""
+    parts = [reply, SERVER_NS, varint(server_ns)]
+    for tag, spent in zip(SPLIT_NS, split_ns, strict=False):
+        parts += (tag, varint(spent))
+    return b"".join(parts)
 
 
 def varint(number: int) -> bytes:

@@ -23,6 +23,7 @@ from simservice.errors import (
     UnknownWorld,
 )
 from simservice.protocol.messages import WorldContract, encode_world
+from simservice.protocol.packing import said_in
 from simservice.protocol.status import error_metadata, grpc_code, wire_text
 from simservice.protocol.strict import refuse_unknown
 from simservice.protocol.v1 import service_pb2 as pb
@@ -171,7 +172,8 @@ class WorldService(WorldServiceServicer):
         except SimserviceError as error:
             _end_with(context, error)
             return
-        stream, inbox = Stream(self, _application(context), tenant), self.streams.enter(request_iterator)
+        codecs = said_in(context.invocation_metadata() or ())
+        stream, inbox = Stream(self, _application(context), tenant, codecs), self.streams.enter(request_iterator)
         try:
             while (request := await inbox) is not None:
                 if request.HasField("imagine"):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from simservice.errors import InternalError, InvalidInput, ReplicaDraining, SessionClosed, SimserviceError
 from simservice.protocol.messages import decode_mode, encode_frames, encode_mode, encode_world
 from simservice.protocol.opening import decode_caution
+from simservice.protocol.packing import Packer
 from simservice.protocol.status import error_to_message
 from simservice.protocol.step_replies import timed
 from simservice.protocol.strict import refuse_unknown
@@ -22,7 +23,7 @@ from simservice.protocol.v1 import service_pb2 as pb
 from simservice.serving.commands import BRANCHES
 from simservice.sessions.quotas import StepBudget, Tenant
 from simservice.sessions.session import Session
-from simservice.types import Imagined
+from simservice.types import Imagined, Spent, StepResult
 
 if TYPE_CHECKING:
     from simservice.serving.facade import Hosted, WorldService
@@ -33,7 +34,10 @@ log = logging.getLogger(__name__)
 class Stream:
     """One Play call: the session that its first message opened or resumed, and how each request is answered."""
 
-    def __init__(self, service: WorldService, application: str, tenant: Tenant) -> None:
+    def __init__(self, service: WorldService, application: str, tenant: Tenant, codecs: str = "") -> None:
+        self._packer = Packer(codecs)
+        self._spent: Spent | None = None  # of the step under way, once it is done
+        self._done_ns = 0  # when that was
         self.closed = False
         self._tenant = tenant
         self._plain_bytes = 0  # of the last step that held nothing unknown
@@ -48,8 +52,9 @@ class Stream:
         began = perf_counter_ns()
         call = request.WhichOneof("call") or ""
         code = "OK"
+        self._spent = None
         try:
-            reply = await self._call(call, request)
+            reply = self._packer.pack(await self._call(call, request))
         except Exception as found:  # everything is answered; what is not ours is logged and gets a name
             error = as_ours(found, call)
             code = error.code
@@ -59,7 +64,10 @@ class Stream:
         finally:
             spent = perf_counter_ns() - began
             (self._host or self._service.hosted[0]).metrics.observe_rpc(call, code, spent * 1e-9)
-        return timed(reply, spent)
+        if (where := self._spent) is None:
+            return timed(reply, spent)
+        queue, wait = where.handed_ns - began, where.began_ns - where.handed_ns
+        return timed(reply, spent, (queue, wait, where.model_ns, began + spent - self._done_ns))
 
     async def imagine(self, request: pb.PlayRequest) -> AsyncGenerator[bytes, None]:
         """The replies to one rollout, serialised, as it goes on; raises what ends the stream."""
@@ -68,7 +76,7 @@ class Stream:
         try:
             async with aclosing(self._parts(request)) as parts:
                 async for reply in parts:
-                    yield timed(reply, perf_counter_ns() - began)
+                    yield timed(self._packer.pack(reply), perf_counter_ns() - began)
         except Exception as found:
             error = as_ours(found, "imagine")
             code = error.code
@@ -130,6 +138,7 @@ class Stream:
                 result = await host.service.apply(session, request.sequence, command, payload)
             finally:
                 host.service.deadlines.end(session)
+            self._done_ns, self._spent = perf_counter_ns(), result.spent if isinstance(result, StepResult) else None
             return host.codec.reply(request.sequence, result, session.num_envs)
         if call in BRANCHES:
             if self._budget is not None:  # a lane that is saved, restored or copied from costs a step of it

@@ -276,7 +276,7 @@ class Close(_message.Message):
     def __init__(self) -> None: ...
 
 class PlayReply(_message.Message):
-    __slots__ = ("sequence", "opened", "reset", "stepped", "rendered", "closed", "error", "forked", "saved", "restored", "forgotten", "migrate", "imagined", "server_ns")
+    __slots__ = ("sequence", "opened", "reset", "stepped", "rendered", "closed", "error", "forked", "saved", "restored", "forgotten", "migrate", "imagined", "packed", "server_ns", "queue_ns", "wait_ns", "model_ns", "encode_ns")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     OPENED_FIELD_NUMBER: _ClassVar[int]
     RESET_FIELD_NUMBER: _ClassVar[int]
@@ -290,7 +290,12 @@ class PlayReply(_message.Message):
     FORGOTTEN_FIELD_NUMBER: _ClassVar[int]
     MIGRATE_FIELD_NUMBER: _ClassVar[int]
     IMAGINED_FIELD_NUMBER: _ClassVar[int]
+    PACKED_FIELD_NUMBER: _ClassVar[int]
     SERVER_NS_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_NS_FIELD_NUMBER: _ClassVar[int]
+    WAIT_NS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_NS_FIELD_NUMBER: _ClassVar[int]
+    ENCODE_NS_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     opened: Opened
     reset: ResetDone
@@ -304,8 +309,13 @@ class PlayReply(_message.Message):
     forgotten: Forgotten
     migrate: Migrate
     imagined: Imagined
+    packed: bytes
     server_ns: int
-    def __init__(self, sequence: _Optional[int] = ..., opened: _Optional[_Union[Opened, _Mapping]] = ..., reset: _Optional[_Union[ResetDone, _Mapping]] = ..., stepped: _Optional[_Union[Stepped, _Mapping]] = ..., rendered: _Optional[_Union[Rendered, _Mapping]] = ..., closed: _Optional[_Union[Closed, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., forked: _Optional[_Union[Forked, _Mapping]] = ..., saved: _Optional[_Union[Saved, _Mapping]] = ..., restored: _Optional[_Union[Restored, _Mapping]] = ..., forgotten: _Optional[_Union[Forgotten, _Mapping]] = ..., migrate: _Optional[_Union[Migrate, _Mapping]] = ..., imagined: _Optional[_Union[Imagined, _Mapping]] = ..., server_ns: _Optional[int] = ...) -> None: ...
+    queue_ns: int
+    wait_ns: int
+    model_ns: int
+    encode_ns: int
+    def __init__(self, sequence: _Optional[int] = ..., opened: _Optional[_Union[Opened, _Mapping]] = ..., reset: _Optional[_Union[ResetDone, _Mapping]] = ..., stepped: _Optional[_Union[Stepped, _Mapping]] = ..., rendered: _Optional[_Union[Rendered, _Mapping]] = ..., closed: _Optional[_Union[Closed, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., forked: _Optional[_Union[Forked, _Mapping]] = ..., saved: _Optional[_Union[Saved, _Mapping]] = ..., restored: _Optional[_Union[Restored, _Mapping]] = ..., forgotten: _Optional[_Union[Forgotten, _Mapping]] = ..., migrate: _Optional[_Union[Migrate, _Mapping]] = ..., imagined: _Optional[_Union[Imagined, _Mapping]] = ..., packed: _Optional[bytes] = ..., server_ns: _Optional[int] = ..., queue_ns: _Optional[int] = ..., wait_ns: _Optional[int] = ..., model_ns: _Optional[int] = ..., encode_ns: _Optional[int] = ...) -> None: ...
 
 class Opened(_message.Message):
     __slots__ = ("session", "world", "num_envs", "autoreset_mode", "last_sequence")
