@@ -64,7 +64,8 @@ class Stream:
         finally:
             spent = perf_counter_ns() - began
             (self._host or self._service.hosted[0]).metrics.observe_rpc(call, code, spent * 1e-9)
-        if (where := self._spent) is None:
+        where = self._spent
+        if where is None or where.handed_ns < began:  # none, or that of a step which was done before
             return timed(reply, spent)
         queue, wait = where.handed_ns - began, where.began_ns - where.handed_ns
         return timed(reply, spent, (queue, wait, where.model_ns, began + spent - self._done_ns))

@@ -50,3 +50,19 @@ def test_the_server_says_where_a_step_spent_its_time(toy_server):
     assert min(server.queue_s, server.wait_s, server.model_s, server.encode_s) > 0
     assert 0 <= server.rest_s < server.total_s
     session.close()
+
+
+def test_a_stored_reply_tells_no_times_of_the_step_that_it_answers(toy_server):
+    step = pb.PlayRequest(sequence=2, step=pb.Step(action=pb.Values(leaves=[bytes(8)])))
+    calls = [
+        pb.PlayRequest(open=pb.Open(world="toy", num_envs=1, open_key=bytes(range(16)))),
+        pb.PlayRequest(sequence=1, reset=pb.Reset()),
+        step,
+        step,
+        pb.PlayRequest(close=pb.Close()),
+    ]
+    with grpc.insecure_channel(toy_server.address) as channel:
+        first, again = list(WorldServiceStub(channel).Play(iter(calls)))[2:4]
+    assert first.model_ns > 0 and again.server_ns > 0
+    assert (again.queue_ns, again.wait_ns, again.model_ns, again.encode_ns) == (0, 0, 0, 0)
+    assert again.stepped == first.stepped
