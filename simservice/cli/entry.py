@@ -14,7 +14,7 @@ except ModuleNotFoundError:
     sys.exit("the command line needs a package more than the client: pip install 'simservice[train]'")
 
 from simservice import __version__
-from simservice.cli import data, demo, evaluate, fidelity, screen, serving, watching
+from simservice.cli import data, demo, evaluate, fidelity, prove, screen, serving, watching
 
 EXTRAS = {
     "train": ("torch", "safetensors", "minari", "h5py", "scipy", "rich", "matplotlib", "PIL", "Box2D", "pygame"),
@@ -43,6 +43,7 @@ app.command(epilog="Example: simservice probe cartpole --set gravity=12")(fideli
 app.command(epilog="Example: simservice monitor cartpole --every 10")(watching.monitor)
 app.command(epilog="Example: simservice acknowledge cartpole")(watching.acknowledge)
 app.command(epilog="Example: simservice report cartpole simservice/cartpole-v1/random-v0")(watching.report)
+app.command(epilog="Example: simservice prove ensemble-cartpole --seeds 0")(prove.prove)
 app.command(epilog="Example: simservice demo --seed 1")(demo.demo)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import gymnasium as gym
 
 _ENTRIES: dict[str, tuple[str, int | None]] = {
-    "simservice/Catch-v0": ("catch:Catch", None),
+    "simservice/Catch-v0": ("catch:Catch", 14),  # a world that never ends an episode is cut
     "simservice/CartPolePixels-v0": ("cartpole_pixels:CartPolePixels", 500),
     "simservice/GridDot-v0": ("grid_dot:GridDot", 50),
     "simservice/PointMass-v0": ("point_mass:PointMass", 50),

@@ -1,0 +1,67 @@
+"""Rows A2 and A2b: a recurrent state-space world of vectors, of pictures, and of both."""
+
+from __future__ import annotations
+
+from simservice.proving.agent import AGENTS
+from simservice.proving.measures import vector_figures
+from simservice.proving.measures_pictures import cartpole_figures, catch_figures
+from simservice.proving.recipe import Bar, Recipe
+
+RECIPES = (
+    Recipe(
+        name="rssm-cartpole",
+        row="A2",
+        title="CartPole in a recurrent state-space world",
+        env_id="CartPole-v1",
+        behaviour="mixed",
+        real_steps=8_000,
+        family="rssm",
+        agent=AGENTS["CartPole-v1"],
+        oracle_return=475.0,
+        best_return=500.0,
+        measure=vector_figures,
+        bars=(
+            Bar(figure="real_return", least=450),
+            Bar(figure="error_10_of_persistence", most=0.4),
+            Bar(figure="error_25_of_persistence", most=0.75),
+            Bar(figure="train_s", most=300),
+        ),
+    ),
+    Recipe(
+        name="rssm-catch",
+        row="A2b",
+        title="Catch from pictures in a recurrent state-space world",
+        env_id="simservice/Catch-v0",
+        real_steps=5_600,
+        family="rssm",
+        agent=AGENTS["simservice/Catch-v0"],
+        oracle_return=0.9,
+        best_return=1.0,
+        measure=catch_figures,
+        bars=(Bar(figure="real_return", least=0.9),),
+    ),
+    Recipe(
+        name="rssm-cartpole-pixels",
+        row="A2b",
+        title="CartPole from pictures in a recurrent state-space world",
+        env_id="simservice/CartPolePixels-v0",
+        env_kwargs={"size": 32},
+        behaviour="mixed",
+        real_steps=8_000,
+        family="rssm",
+        measure=cartpole_figures,
+        bars=(Bar(figure="angle_correlation_10", least=0.9),),
+    ),
+    Recipe(
+        name="rssm-dict",
+        row="A2b",
+        title="CartPole from pictures and vectors in one recurrent state-space world",
+        env_id="simservice/CartPolePixels-v0",
+        env_kwargs={"size": 32, "dict": True},
+        behaviour="mixed",
+        real_steps=8_000,
+        family="rssm",
+        measure=cartpole_figures,
+        bars=(Bar(figure="angle_correlation_10", least=0.9),),
+    ),
+)

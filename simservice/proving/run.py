@@ -1,0 +1,308 @@
+"""A proof from beginning to end: record, train, serve, train an agent inside, score it in reality, compare."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from simservice.data.collect import RealStepCounter
+from simservice.data.episodes import Dataset
+from simservice.data.minari import save_dataset
+from simservice.errors import ConfigError
+from simservice.proving import controls
+from simservice.proving.agent import AgentConfig
+from simservice.proving.processes import Errand, served, train_agents
+from simservice.proving.recipe import Figures, Recipe, Trial
+from simservice.proving.record import record
+from simservice.proving.scoring import score
+from simservice.training.trainer import TrainConfig, train
+from simservice.worlds.checkpoint import load
+
+Say = Callable[[str], None]
+
+SAY_EVERY_S = 10.0
+NEAR_RANDOM = 20_000  # steps of random play are enough to know its mean return
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProofConfig:
+    """How a recipe is proven."""
+
+    seeds: tuple[int, ...] = (0, 1, 2)
+    out: Path = Path("runs/prove")
+    with_controls: bool = True
+    control_agents: int = 1  # agents in each control; their median counts
+    score_episodes: int = 100
+
+    def __post_init__(self) -> None:
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
+            raise ConfigError("seeds must be one or more different numbers of 0 or more", key="seeds")
+        if self.control_agents < 1 or self.score_episodes < 1:
+            raise ConfigError("control_agents and score_episodes must be 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedResult:
+    """One world, its agent and its figures."""
+
+    seed: int
+    dataset_hash: str
+    real_steps: int  # every one the world cost
+    real_resets: int
+    version: str
+    folder: Path
+    through_client: bool
+    figures: Figures
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlResult:
+    """What agents trained in a control get in reality."""
+
+    name: str
+    words: str
+    world_return: float
+    real_return: float
+    bar: str  # empty: reported, not judged
+    met: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proof:
+    """All that a recipe showed."""
+
+    recipe: Recipe
+    seeds: Sequence[SeedResult]
+    controls: Sequence[ControlResult]
+    chance: float  # random play's return
+    judging_steps: int  # real steps of scores and fresh test data, from which nothing was learned
+    seconds: float
+    checks: Sequence[Check] = field(default=())
+
+    @property
+    def met(self) -> bool:
+        """Whether every bar is reached and every control behaves."""
+        return all(check.met for check in self.checks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One line of the table: id, what, bar, what was seen."""
+
+    row: str
+    what: str
+    bar: str
+    seen: float
+    met: bool
+
+
+def prove(recipe: Recipe, config: ProofConfig | None = None, say: Say = lambda words: None) -> Proof:
+    """Runs a recipe and returns what it showed; files lie in config.out/NAME."""
+    config = config or ProofConfig()
+    torch.set_num_threads(1)
+    began, folder = time.monotonic(), (config.out / recipe.name).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    judge = RealStepCounter()
+    results: list[SeedResult] = []
+    first: Dataset | None = None
+    for seed in config.seeds:
+        result, dataset = _one_seed(recipe, config, seed, folder / f"seed{seed}", judge, say, through=first is None)
+        results.append(result)
+        first = first or dataset
+    assert first is not None
+    chance, held = float("nan"), list[ControlResult]()
+    if recipe.agent is not None:
+        chance = _chance(recipe, judge)
+        if config.with_controls:
+            held = _controls(recipe, config, first, folder / "controls", chance, judge, say)
+    proof = Proof(
+        recipe=recipe,
+        seeds=results,
+        controls=held,
+        chance=chance,
+        judging_steps=judge.steps,
+        seconds=time.monotonic() - began,
+    )
+    return replace(proof, checks=_checks(proof))
+
+
+def record_dataset(recipe: Recipe, seed: int, root: Path) -> tuple[Dataset, RealStepCounter]:
+    """The recipe's real data on disk, read back; the counter refuses a step beyond the budget."""
+    counter = RealStepCounter(budget=recipe.real_steps)
+    episodes = record(recipe.env_id, recipe.real_steps, seed, recipe.behaviour, counter, recipe.env_kwargs)
+    dataset = save_dataset(
+        episodes,
+        f"prove/{recipe.name}-v0",
+        env_id=recipe.env_id,
+        env_kwargs=recipe.env_kwargs,
+        root=root,
+        real_steps=counter.steps,
+        metadata={"seed": seed, "policy": recipe.behaviour},
+    )
+    return dataset, counter
+
+
+def _one_seed(
+    recipe: Recipe, config: ProofConfig, seed: int, folder: Path, judge: RealStepCounter, say: Say, *, through: bool
+) -> tuple[SeedResult, Dataset]:
+    began = time.monotonic()
+    folder = _fresh(folder)
+    say(f"{recipe.name}, seed {seed}: {recipe.real_steps} real steps")
+    dataset, counter = record_dataset(recipe, seed, folder / "data")
+    recorded = time.monotonic()
+    out = folder / recipe.name
+    summary = train(
+        dataset,
+        recipe.family,
+        out,
+        config=TrainConfig(seed=seed, overrides=recipe.overrides, patience=recipe.patience),
+        progress=_now_and_then(f"{recipe.name}, seed {seed}", say),
+    )
+    trained = time.monotonic()
+    figures: Figures = {"train_s": trained - recorded}
+    if recipe.agent is not None:
+        say(f"{recipe.name}, seed {seed}: an agent learns {'through the client' if through else 'in the same lanes'}")
+        figures |= _agent(recipe, recipe.agent, out, seed, folder, through)
+        figures |= _real(recipe, folder / "agent.safetensors", seed, config.score_episodes, judge, dataset)
+        gap = abs(figures["world_return"] - figures["real_return"])
+        figures["gap"] = gap / max(abs(figures["real_return"]), 1e-9)
+    figures["minutes"] = (time.monotonic() - began) / 60  # the whole way of one world; the figures come after it
+    say(f"{recipe.name}, seed {seed}: measuring")
+    trial = Trial(recipe=recipe, seed=seed, world=load(out).world, dataset=dataset, folder=folder)
+    figures |= recipe.measure(trial)
+    result = SeedResult(
+        seed=seed,
+        dataset_hash=dataset.hash,
+        real_steps=counter.steps,
+        real_resets=counter.resets,
+        version=summary.version,
+        folder=out,
+        through_client=through and recipe.agent is not None,
+        figures=figures,
+    )
+    return result, dataset
+
+
+def _agent(recipe: Recipe, agent: AgentConfig, world: Path, seed: int, folder: Path, through: bool) -> Figures:
+    errand = Errand(world, seed, folder / "agent")
+    if through:
+        with served(world, recipe.env_id, folder) as address:
+            (found,) = train_agents([replace(errand, address=address)], agent, recipe.env_id)
+    else:
+        (found,) = train_agents([errand], agent, recipe.env_id)
+    return {"world_return": found["world_return"], "imagined_steps": found["steps"], "agent_s": found["seconds"]}
+
+
+def _real(recipe: Recipe, weights: Path, seed: int, episodes: int, judge: RealStepCounter, dataset: Dataset) -> Figures:
+    seen = {episode.seed for episode in dataset.episodes}
+    returns = score(recipe.env_id, recipe.env_kwargs, weights, seed, judge, seen, episodes)
+    return {"real_return": float(np.mean(returns)), "worst_episode": float(np.min(returns))}
+
+
+def _chance(recipe: Recipe, judge: RealStepCounter) -> float:
+    """Random play's mean return over finished episodes."""
+    episodes = max(100, NEAR_RANDOM // 200)
+    return float(np.mean(score(recipe.env_id, recipe.env_kwargs, None, 0, judge, (), episodes)))
+
+
+def _controls(
+    recipe: Recipe, config: ProofConfig, dataset: Dataset, folder: Path, chance: float, judge: RealStepCounter, say: Say
+) -> list[ControlResult]:
+    assert recipe.agent is not None
+    folder, results = _fresh(folder), list[ControlResult]()
+    say(f"{recipe.name}: worlds of the controls")
+    built = controls.build(recipe, dataset, config.seeds[0], folder)
+    say(f"{recipe.name}: agents learn in the controls")
+    errands = [
+        Errand(control.folder, seed, folder / f"{control.name.lower()}-agent{seed}")
+        for control in built
+        for seed in range(config.control_agents)
+    ]
+    truth = built[-1].folder  # the oracle is the real environment: it alone is not sealed
+    inside = train_agents([errand for errand in errands if errand.folder != truth], recipe.agent, recipe.env_id)
+    inside += train_agents(
+        [errand for errand in errands if errand.folder == truth], recipe.agent, recipe.env_id, sealed=False
+    )
+    for place, control in enumerate(built):
+        own = slice(place * config.control_agents, (place + 1) * config.control_agents)
+        real = [
+            _real(recipe, errand.out.with_suffix(".safetensors"), errand.seed, config.score_episodes, judge, dataset)
+            for errand in errands[own]
+        ]
+        value, bar, met = float(np.median([found["real_return"] for found in real])), "", True
+        if control.judged == "near random":
+            most = controls.ceiling(recipe, chance)
+            bar, met = f"<= {most:.3g}", value <= most
+        elif control.judged == "target":
+            bar, met = f">= {recipe.oracle_return:g}", value >= recipe.oracle_return
+        results.append(
+            ControlResult(
+                name=control.name,
+                words=control.words,
+                world_return=float(np.median([found["world_return"] for found in inside[own]])),
+                real_return=value,
+                bar=bar,
+                met=met,
+            )
+        )
+    return results
+
+
+def _checks(proof: Proof) -> list[Check]:
+    found = [result.figures for result in proof.seeds]
+    row = proof.recipe.row
+    checks = [
+        Check(row=row, what=f"{bar.figure} ({bar.across})", bar=bar.words, seen=bar.seen(found), met=bar.met(found))
+        for bar in proof.recipe.bars
+    ]
+    return checks + [
+        Check(row=control.name, what=f"real_return, {control.words}", bar=control.bar or "reported",
+              seen=control.real_return, met=control.met)
+        for control in proof.controls
+    ]  # fmt: skip
+
+
+def _now_and_then(title: str, say: Say) -> Callable[[str, float], None]:
+    """Progress of a training, told at most every SAY_EVERY_S."""
+    last = -SAY_EVERY_S
+
+    def tell(words: str, share: float) -> None:
+        nonlocal last
+        if time.monotonic() - last >= SAY_EVERY_S:
+            last = time.monotonic()
+            say(f"{title}: {words}")
+
+    return tell
+
+
+def _fresh(folder: Path) -> Path:
+    """The folder, empty. Only what a proof wrote lies in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def as_json(proof: Proof) -> dict[str, Any]:
+    """The proof as JSON values."""
+    recipe = proof.recipe
+    return {
+        "name": recipe.name,
+        "row": recipe.row,
+        "met": proof.met,
+        "family": recipe.family,
+        "env_id": recipe.env_id,
+        "real_steps": recipe.real_steps,
+        "random_return": proof.chance,
+        "judging_steps": proof.judging_steps,
+        "seconds": round(proof.seconds, 1),
+        "checks": [vars(check) for check in proof.checks],
+        "seeds": [{**vars(result), "folder": result.folder.name} for result in proof.seeds],
+        "controls": [vars(control) for control in proof.controls],
+    }
