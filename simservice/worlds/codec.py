@@ -26,6 +26,11 @@ def torch_dtype(dtype: np.dtype[Any]) -> torch.dtype:
     return torch.from_numpy(np.zeros(1, dtype=dtype)).dtype
 
 
+def is_picture(leaf: Leaf) -> bool:
+    """Whether a leaf is a frame of pixels: uint8, (height, width) or (height, width, channels)."""
+    return isinstance(leaf.space, spaces.Box) and leaf.dtype == np.uint8 and len(leaf.shape) >= 2
+
+
 @dataclass(frozen=True)
 class _Part:
     """Where one leaf lies in the features: a Box as it is, categories as one-hots one after another, bits as 0 or 1."""
@@ -46,7 +51,17 @@ class Codec:
     """
 
     def __init__(self, space: gym.Space[Any], root: str) -> None:
-        self.leaves = leaves_of(space, root)
+        self._place(leaves_of(space, root), root)
+
+    @classmethod
+    def beside_pictures(cls, space: gym.Space[Any], root: str) -> Codec:
+        """The features of all leaves but the pictures, for families that see those by other means; may be none."""
+        codec = cls.__new__(cls)
+        codec._place(tuple(leaf for leaf in leaves_of(space, root) if not is_picture(leaf)), root)
+        return codec
+
+    def _place(self, leaves: tuple[Leaf, ...], root: str) -> None:
+        self.leaves = leaves
         self.parts: tuple[_Part, ...] = ()
         start = 0
         for leaf in self.leaves:
@@ -111,7 +126,7 @@ def _part(leaf: Leaf, start: int) -> _Part:
         categories = tuple(int(n) for n in space.nvec.ravel())
         offsets = tuple(int(first) for first in space.start.ravel())
         return _Part(leaf, start, start + sum(categories), dtype, categories, offsets)
-    if isinstance(space, spaces.Box) and leaf.dtype == np.uint8 and len(leaf.shape) >= 2:
+    if is_picture(leaf):
         raise InvalidInput(leaf.path, f"it is a picture {leaf.shape}; families of vectors take vectors only")
     return _Part(leaf, start, start + math.prod(leaf.shape), dtype)
 
