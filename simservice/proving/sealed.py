@@ -41,6 +41,9 @@ HOUSE = tuple(
 _PARTS = {"server": "simservice.proving.server", "agent": "simservice.proving.agent_process"}
 
 
+_SEALED = "is sealed off from this process"
+
+
 class Sealed(ModuleNotFoundError):
     """A module behind the wall."""
 
@@ -55,7 +58,7 @@ class Wall(importlib.abc.MetaPathFinder):
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         if any(fullname == name or fullname.startswith(f"{name}.") for name in self.modules):
-            raise Sealed(f"{fullname} is sealed off from this process", name=fullname)
+            raise Sealed(f"{fullname} {_SEALED}", name=fullname)
         return None
 
 
@@ -78,9 +81,12 @@ def main(part: str, job_file: str) -> None:
 def _try_the_wall(env_id: str) -> None:
     try:
         gym.make(qualified(env_id))
-    except ModuleNotFoundError:
-        return
-    raise SystemExit(f"{env_id} can be made here: the process is not sealed")
+    except ModuleNotFoundError as error:
+        if _SEALED in str(error):  # Gymnasium may have put it into words of its own
+            return
+    except TypeError:
+        pass  # only its arguments are missing: it could be made
+    raise SystemExit(f"{env_id} is not behind the wall: the process is not sealed")
 
 
 if __name__ == "__main__":
