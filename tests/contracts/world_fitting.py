@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 
+import simservice.grounds  # noqa: F401  so that gymnasium knows them
 from simservice.data.collect import collect
 from simservice.types import WorldSpec
 from simservice.worlds import registry
@@ -15,12 +16,32 @@ from simservice.worlds.noise import lane_draws
 from simservice.worlds.world import Batch
 
 CART_POLE, PENDULUM = "CartPole-v1", "Pendulum-v1"
+CATCH, POINT_MASS = "simservice/Catch-v0", "simservice/PointMass-v0"
 
-SMALLER = {"rssm": {"batch_size": 16}}
+OF_PICTURES = frozenset({"diffusion", "tokens"})
+"""Families that take pictures alone."""
+
+SMALLER = {
+    "diffusion": {
+        **{"patch": 4, "channels": [16], "condition": 32, "outcome_channels": 16, "outcome_hidden": 32},
+        **{"batch_size": 4, "steps": 2, "memory": 16, "memory_steps": 3},
+    },
+    "rssm": {"batch_size": 16},
+    "tokens": {
+        **{"patch": 16, "width": 32, "heads": 2, "layers": 2, "decoder_layers": 1, "window": 2, "tokenizer_hidden": 64},
+        **{"batch": 8, "segment": 2, "tokenizer_learning_rate": 5e-3},
+    },
+}
 """What families that learn slowly are told, so that 40 updates cost a second."""
+
 
 UPDATES_TO_KNOW_PHYSICS = {"rssm": 150}
 """For families that learn all of a step from examples; others, with a closed-form part, need 60."""
+
+
+def environments(family):
+    """What a family is tried on: discrete actions, then continuous ones."""
+    return (CATCH, POINT_MASS) if family in OF_PICTURES else (CART_POLE, PENDULUM)
 
 
 @cache
@@ -32,7 +53,7 @@ def episodes(env_id, steps=600, seed=0, gravity=None):
 def spec(family, env_id):
     env = gym.make(env_id)
     return WorldSpec(
-        name=env_id.split("-")[0].lower(),
+        name=env_id.split("/")[-1].split("-")[0].lower(),
         version="",
         family=family,
         observation_space=env.observation_space,
