@@ -43,8 +43,8 @@ KNOWN_BY = {
     "typer": ("cli/*",),
     "gymnasium": (
         "types.py", "protocol/*", "sessions/*", "engine/*", "worlds/codec.py", "worlds/recorded_starts.py",
-        "worlds/spaces_json.py", "worlds/families/*", "client/*", "data/*", "training/*", "monitor/*",
-        "grounds/*", "proving/*",
+        "worlds/pictures.py", "worlds/spaces_json.py", "worlds/families/*", "client/*", "data/*", "training/*",
+        "monitor/*", "grounds/*", "proving/*",
         "serving/renderers.py",
     ),
 }  # fmt: skip
