@@ -23,6 +23,7 @@ from simservice.client.opening import backoff_s, open_stream, opened, stands_at,
 from simservice.client.times import NO_TIMES, check_seconds, server_times
 from simservice.errors import (
     CapacityExhausted,
+    DeadlineExceeded,
     InternalError,
     ModelRetired,
     QuotaExceeded,
@@ -219,8 +220,7 @@ class RemoteSession:
     def imagine(self, command: Imagine, deadline_s: float | None = None) -> Imagined:
         """Has the server play a rollout, and returns all of it once it is over; see types.Imagine.
 
-        `deadline_s` bounds all of it (None: limits.rollout_deadline_s), `timeout_s` each wait for its next part. An
-        advancing one is done exactly once, whatever happens to the connection.
+        `deadline_s` bounds all of it (None: limits.rollout_deadline_s), `timeout_s` each wait for its next part.
         """
         self._count = (self.num_envs if command.lanes is None else len(command.lanes)) * command.copies
         request = pb.PlayRequest(imagine=encode_imagine(command, self.action_leaves, self.num_envs))
@@ -276,7 +276,7 @@ class RemoteSession:
     def _ask_again(self, request: pb.PlayRequest, numbered: bool, error: SimserviceError) -> pb.PlayReply:
         """The reply to a request that was put off, once the server takes it; the error where it will not in time."""
         give_up_at = time.monotonic() + self.patience_s
-        while waited(error, give_up_at):
+        while not (request.HasField("imagine") and isinstance(error, DeadlineExceeded)) and waited(error, give_up_at):
             with self._lock:
                 if self.closed:
                     raise SessionClosed("environment")
