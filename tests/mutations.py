@@ -18,6 +18,8 @@ def requests(rng, token, sequence, lanes, action):
     seeds = np.arange(lanes, dtype="<i8").tobytes()
     frames = pb.Values(leaves=[np.zeros((lanes, 2, 4), "<f4").tobytes()])
     context = pb.Grounding(frames=2, observation=frames, action=pb.Values(leaves=[action(lanes)]))
+    script = pb.Values(leaves=[action(6 * lanes)])
+    policy = pb.PolicyUse(content_hash=rng.choice("0f") * 64, epsilon=rng.random(), greedy=rng.random() < 0.5)
     options = json.dumps({"a": [1, None, {"b": "c" * rng.randrange(40)}]})
     return [
         pb.PlayRequest(sequence=sequence, step=pb.Step(action=values)),
@@ -28,6 +30,9 @@ def requests(rng, token, sequence, lanes, action):
         pb.PlayRequest(
             sequence=sequence, fork=pb.Fork(lanes=[0], copies=2, luck=rng.randrange(3), fork_key=rng.randbytes(16))
         ),
+        pb.PlayRequest(imagine=pb.Imagine(steps=3, actions=script, copies=2, omit_observation=rng.random() < 0.5)),
+        pb.PlayRequest(sequence=sequence, imagine=pb.Imagine(steps=6, actions=script, advance=True)),
+        pb.PlayRequest(imagine=pb.Imagine(steps=2, policy=policy, luck=pb.LUCK_FRESH, seeds=seeds, lanes=range(lanes))),
         pb.PlayRequest(sequence=sequence, save=pb.Save()),
         pb.PlayRequest(sequence=sequence, restore=pb.Restore(point=rng.randrange(sequence + 1))),
         pb.PlayRequest(sequence=sequence, forget=pb.Forget(points=[sequence, 0])),
@@ -89,6 +94,16 @@ def _grow(rng, raw):
             ("[" * 2000, "{}" * 9, '{"a":' * 900, "nul", '{"a": NaN}', "\0", "1e999")
         )
         request.reset.context.frames = rng.choice((0, 1, 2, 3, 64, 2**32 - 1))
+    elif kind == "imagine":
+        request.imagine.steps = rng.choice((0, 1, 3, 6, 100_000, 2**32 - 1))
+        request.imagine.copies = rng.choice((0, 1, 2, 9000, 2**31, 2**32 - 1))
+        request.imagine.seeds = rng.randbytes(rng.choice((0, 7, 8, 16, 4096)))
+        request.imagine.luck = rng.choice((0, 1, 2, 3, -1))
+        request.imagine.lanes.extend([rng.choice((0, 1, 2, 2**32 - 1))] * rng.choice((0, 1, 2)))
+        if rng.random() < 0.5:
+            request.imagine.policy.content_hash = rng.choice(("", "g" * 64, "A" * 64, "\N{SNOWMAN}" * 64, "0" * 9000))
+            request.imagine.policy.epsilon = rng.choice((*FLOATS, 2.0))
+        request.timeout_ms = rng.choice((0, 1, 2**32 - 1))
     elif kind == "open":
         request.open.world = rng.choice(("", "toy@", "@", "t" * 5000, "\N{SNOWMAN}" * 900, "toy\n", "../toy"))
         request.open.open_key = rng.randbytes(rng.choice((0, 15, 16, 64, 65, 5000)))

@@ -105,7 +105,8 @@ async def _answer(stream, raw):
     except DecodeError:
         return "bytes that are no message", "", False
     try:
-        reply = pb.PlayReply.FromString(await stream.answer(request))
+        replies = [reply async for reply in stream.imagine(request)] if request.HasField("imagine") else []
+        reply = pb.PlayReply.FromString(replies[-1] if replies else await stream.answer(request))
     except SimserviceError as error:
         return error.code, str(error), True
     if reply.WhichOneof("result") == "error":
