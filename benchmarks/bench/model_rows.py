@@ -1,0 +1,70 @@
+"""Rows about a world that costs something: what is added to it, and what many small clients cost beside a large one."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from bench.crowd import crowd
+from bench.lines import Found, Pace, at_least, table
+from bench.peers.engine_here import Bare
+from bench.peers.engine_here import peer as engine_here
+from bench.served import served
+from bench.stage import Stage, world
+from bench.timing import Contestant, Spread, compete
+
+LANES, CLIENTS, LANES_EACH = 256, 32, 8
+REPLICAS, LANES_A_REPLICA = 8, 16
+OURS, HERE, BARE = "simservice", "engine, in process", "bare world.step loop"
+
+
+def recurrent(stage: Stage, pace: Pace) -> Found:
+    """A recurrent state-space model of 256 + 16 x 16 on the CPU."""
+    row, title = "rssm", f"{LANES} lanes of a recurrent world of 256 + 16×16"
+    with ExitStack() as stack:
+        address, name = stack.enter_context(stage.serving("recurrent"))
+        runners: dict[str, Contestant] = {
+            OURS: stack.enter_context(served(address, name, LANES)),
+            HERE: stack.enter_context(engine_here(world("recurrent", name), LANES)),
+            BARE: Bare(world("recurrent", name), LANES),
+        }
+        series = compete(runners, pace.rounds, 2 * pace.seconds)
+    words = f"RSSM-size CPU world, {LANES} lanes"
+    lines = [
+        at_least(row, f"{words}, service over engine", series.ratio(OURS, HERE, "rate"), 0.85, 0.95, pace),
+        at_least(row, f"{words}, engine over bare loop", series.ratio(HERE, BARE, "rate"), 0.9, 0.95, pace),
+    ]
+    return Found(lines, [table(row, title, series)])
+
+
+def many_clients(stage: Stage, pace: Pace) -> Found:
+    """The same world and as many lanes, in many hands."""
+    row = "many-clients"
+    one, many = f"1 client of {LANES} lanes", f"{CLIENTS} clients of {LANES_EACH} lanes"
+    with ExitStack() as stack:
+        address, name = stack.enter_context(stage.serving("recurrent"))
+        runners: dict[str, Contestant] = {
+            many: stack.enter_context(crowd(address, name, CLIENTS, LANES_EACH)),
+            one: stack.enter_context(crowd(address, name, 1, LANES, processes=1)),
+        }
+        series = compete(runners, pace.rounds, 2 * pace.seconds)
+    line = at_least(row, f"{many} over {one}", series.ratio(many, one, "rate"), 0.7, 0.9, pace)
+    return Found([line], [table(row, "the same recurrent world, shared", series)])
+
+
+def replicas(stage: Stage, pace: Pace) -> Found:
+    """A world that sleeps 2 ms a tick, on one replica and on eight, with one client a replica."""
+    row, count = "replicas", REPLICAS if stage.ray else 1
+    one, all_of_them = "1 replica", f"{count} replicas"
+    with ExitStack() as stack:
+        lone = stack.enter_context(stage.serving("sleeper"))
+        many = stack.enter_context(stage.serving("sleeper", replicas=count))
+        runners: dict[str, Contestant] = {
+            one: stack.enter_context(crowd(*lone, 1, LANES_A_REPLICA, processes=1)),
+            all_of_them: stack.enter_context(crowd(*many, count, LANES_A_REPLICA)),
+        }
+        series = compete(runners, pace.rounds, 2 * pace.seconds)
+    ratio = series.ratio(all_of_them, one, "rate")
+    scaled = Spread(ratio.median / count, ratio.low / count, ratio.high / count)
+    words = f"{all_of_them} over {count} × {one}, a world of 2 ms a tick"
+    line = at_least(row, words, scaled, 0.85, 0.95, pace)
+    return Found([line], [table(row, f"a world that sleeps 2 ms a tick, {LANES_A_REPLICA} lanes a client", series)])
