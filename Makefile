@@ -14,7 +14,7 @@ help:
 	@echo "make serve   serve the demo's world (WORLD=DIR for another)"
 	@echo "make drift   false alarms, delays, causes and recovery of drift detection (about 12 minutes)"
 	@echo "make faults  kills, drops, floods, forgeries: every promise about faults, tried (about 20 minutes; ONLY=kills,store for some)"
-	@echo "make bench   the latency benchmark; all figures are in docs/benchmarks.md"
+	@echo "make bench   speed beside peers and ceilings, into docs/benchmarks.md (about 10 minutes; ONLY=one-lane,frames for some)"
 
 $(STAMP): pyproject.toml
 	@echo "== setting up .venv (about 2.5 GB, one to four minutes, once)"
@@ -47,8 +47,13 @@ deploy-files: $(STAMP)
 serve: $(STAMP)
 	@$(BIN)/simservice serve $(or $(WORLD),runs/demo/world)
 
-bench: $(STAMP)
-	@$(BIN)/python benchmarks/step_latency.py
+.venv/.peers: $(STAMP)
+	@echo "== installing the peers"
+	@$(BIN)/pip install --quiet --editable ".[dev,bench]"
+	@touch $@
+
+bench: .venv/.peers
+	@PYTHONPATH=benchmarks:tests OMP_NUM_THREADS=1 $(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(if $(QUICK),--quick)
 
 faults: $(STAMP)
 	@$(BIN)/python tests/faults/acceptance.py $(if $(ONLY),--only $(ONLY)) $(if $(SOAK),--soak-minutes $(SOAK))

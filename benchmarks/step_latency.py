@@ -3,17 +3,15 @@
 Every server is a process of its own; the client is the blocking one, and the same for all. Rounds alternate between the
 servers, so that what else the machine does meets all of them alike. Prints a table; with --json also one line of JSON.
 
-    python benchmarks/step_latency.py [--modes echo,local,ray] [--lanes 64] [--rounds 20] [--steps 200]
+    python benchmarks/step_latency.py [--modes local,memory,ray] [--lanes 64] [--rounds 20] [--steps 200]
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import json
 import os
-import queue
 import signal
 import subprocess
 import sys
@@ -23,7 +21,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import grpc
 import gymnasium as gym
 import numpy as np
 import torch
@@ -33,6 +30,9 @@ sys.path.insert(0, str(ROOT / "tests"))
 os.environ["SIMSERVICE_EXTRA_FAMILIES"] = "toy:Toy"
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])])
 
+from bench.peers.raw_echo import RawStream  # noqa: E402
+from bench.processes import served_by  # noqa: E402
+from bench.raw_session import RawSession  # noqa: E402
 from toy import Toy, ToyConfig, toy_spec  # noqa: E402
 
 import simservice.client  # noqa: E402, F401 - names simservice/World-v0 to Gymnasium
@@ -45,69 +45,8 @@ from simservice.worlds import checkpoint  # noqa: E402
 from simservice.worlds.noise import lane_draws  # noqa: E402
 from simservice.worlds.world import World  # noqa: E402
 
-PLAY = "/simservice.protocol.v1.WorldService/Play"
 WORLD = "toy"
 AS_SERVED = {"GRPC_EXPERIMENTS": GRPC_EXPERIMENTS}  # as `simservice serve --local` has it; the echo is gRPC as it comes
-
-
-class RawStream:
-    """A Play stream of bytes: what the wire costs, without anybody's encoding."""
-
-    def __init__(self, address: str) -> None:
-        self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._channel = grpc.insecure_channel(address)
-        call = self._channel.stream_stream(PLAY, request_serializer=None, response_deserializer=None)
-        self._replies = call(iter(self._requests.get, None), metadata=[("application", WORLD)])
-
-    def ask(self, request: bytes) -> bytes:
-        """Sends, waits, returns."""
-        self._requests.put(request)
-        reply: bytes = next(self._replies)
-        return reply
-
-    def close(self) -> None:
-        """Ends the stream."""
-        self._requests.put(None)
-        self._channel.close()
-
-
-class Session:
-    """A session of the toy, stepped with prepared bytes."""
-
-    def __init__(self, address: str, lanes: int) -> None:
-        self.stream = RawStream(address)
-        self.sequence = 1
-        opening = pb.Open(world=WORLD, num_envs=lanes, open_key=os.urandom(16))
-        self._checked(pb.PlayRequest(open=opening), "opened")
-        seeds = np.arange(lanes, dtype="<i8").tobytes()
-        self._checked(pb.PlayRequest(sequence=1, reset=pb.Reset(seeds=seeds)), "reset")
-        self.action = np.random.default_rng(0).integers(0, 3, lanes).astype("<i8").tobytes()
-        self.server_ns: list[int] = []
-
-    def request(self) -> bytes:
-        """The next step's bytes."""
-        self.sequence += 1
-        step = pb.Step(action=pb.Values(leaves=[self.action]))
-        return pb.PlayRequest(sequence=self.sequence, step=step).SerializeToString()
-
-    def time_steps(self, count: int) -> list[float]:
-        """Seconds of each of `count` steps."""
-        requests = [self.request() for _ in range(count)]
-        times, replies = [], []
-        for request in requests:
-            began = time.perf_counter()
-            replies.append(self.stream.ask(request))
-            times.append(time.perf_counter() - began)
-        for reply in replies:
-            message = pb.PlayReply.FromString(reply)
-            assert message.HasField("stepped"), message
-            self.server_ns.append(message.server_ns)
-        return times
-
-    def _checked(self, request: pb.PlayRequest, result: str) -> bytes:
-        reply = self.stream.ask(request.SerializeToString())
-        assert pb.PlayReply.FromString(reply).HasField(result), pb.PlayReply.FromString(reply)
-        return reply
 
 
 class Echo:
@@ -129,27 +68,6 @@ class Echo:
 
 
 # ---- servers -------------------------------------------------------------------------------------------------------
-
-
-def serve_echo(reply_bytes: int) -> None:
-    """Runs the echo until it is told to end; prints its port."""
-
-    async def main() -> None:
-        reply = os.urandom(reply_bytes)
-
-        async def play(requests: Any, context: Any) -> Any:
-            async for _ in requests:
-                yield reply
-
-        server = grpc.aio.server()
-        service, method = PLAY.removeprefix("/").split("/")
-        handler = grpc.method_handlers_generic_handler(service, {method: grpc.stream_stream_rpc_method_handler(play)})
-        server.add_generic_rpc_handlers((handler,))
-        print(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}", flush=True)
-        await server.start()
-        await server.wait_for_termination()
-
-    asyncio.run(main())
 
 
 @contextlib.contextmanager
@@ -201,9 +119,11 @@ def measure(modes: list[str], lanes: int, rounds: int, steps: int) -> dict[str, 
             addresses["memory"] = stack.enter_context(child(*words, environment=AS_SERVED))
         if "ray" in modes:
             addresses["ray"] = stack.enter_context(ray_service(folder))
-        clients: dict[str, Echo | Session] = {mode: Session(address, lanes) for mode, address in addresses.items()}
+        clients: dict[str, Echo | RawSession] = {
+            mode: RawSession(address, WORLD, lanes) for mode, address in addresses.items()
+        }
         request, reply_bytes = _sizes(clients, lanes)
-        clients["echo"] = Echo(stack.enter_context(child("--serve-echo", str(reply_bytes))), request)
+        clients["echo"] = Echo(stack.enter_context(served_by("bench.peers.raw_echo", reply_bytes)), request)
         times: dict[str, list[float]] = {mode: [] for mode in clients}
         for client in clients.values():
             client.time_steps(steps)
@@ -294,12 +214,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200, help="a round and server")
     parser.add_argument("--world", help="also time the bare world in this folder, in process (default: the toy)")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--serve-echo", type=int, metavar="BYTES", help=argparse.SUPPRESS)
     parser.add_argument("--serve-local", metavar="DIR", help=argparse.SUPPRESS)
     parser.add_argument("--store-url", help=argparse.SUPPRESS)
     words = parser.parse_args()
-    if words.serve_echo is not None:
-        return serve_echo(words.serve_echo)
     if words.serve_local is not None:
         config = LocalConfig(store_url=words.store_url)
         return serve_local([words.serve_local], config, ready=lambda service: print(service.address, flush=True))

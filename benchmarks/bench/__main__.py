@@ -35,7 +35,9 @@ def main(words: Sequence[str] | None = None) -> int:
     """0 when every row that was run holds."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--only", default=",".join(ROWS), metavar="ROWS", help=f"of: {', '.join(ROWS)}")
-    parser.add_argument("--quick", action="store_true", help="one short round without Ray; nothing is judged or written")
+    parser.add_argument(
+        "--quick", action="store_true", help="one short round without Ray; nothing is judged or written"
+    )
     parser.add_argument("--rounds", type=int, default=FULL.rounds, help="of each row (at least 3 to be judged)")
     parser.add_argument("--seconds", type=float, default=FULL.seconds, help="of each contestant in a round")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench" / "summary.json")

@@ -50,9 +50,7 @@ def untested(row: str, words: str, bar: str, why: str) -> Line:
     return Line(row, words, bar, "", why, "not to be had")
 
 
-def _line(
-    row: str, words: str, ratio: Spread, sign: str, bar: float, stretch: float | None, pace: Pace
-) -> Line:
+def _line(row: str, words: str, ratio: Spread, sign: str, bar: float, stretch: float | None, pace: Pace) -> Line:
     def reached(wanted: float) -> bool:
         return ratio.median <= wanted if sign == "≤" else ratio.median >= wanted
 

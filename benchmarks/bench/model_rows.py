@@ -6,10 +6,8 @@ from contextlib import ExitStack
 
 from bench.crowd import crowd
 from bench.lines import Found, Pace, at_least, table
-from bench.peers.engine_here import Bare
-from bench.peers.engine_here import peer as engine_here
-from bench.served import served
-from bench.stage import Stage, world
+from bench.player import players
+from bench.stage import Stage
 from bench.timing import Contestant, Spread, compete
 
 LANES, CLIENTS, LANES_EACH = 256, 32, 8
@@ -20,14 +18,14 @@ OURS, HERE, BARE = "simservice", "engine, in process", "bare world.step loop"
 def recurrent(stage: Stage, pace: Pace) -> Found:
     """A recurrent state-space model of 256 + 16 x 16 on the CPU."""
     row, title = "rssm", f"{LANES} lanes of a recurrent world of 256 + 16×16"
-    with ExitStack() as stack:
-        address, name = stack.enter_context(stage.serving("recurrent"))
-        runners: dict[str, Contestant] = {
-            OURS: stack.enter_context(served(address, name, LANES)),
-            HERE: stack.enter_context(engine_here(world("recurrent", name), LANES)),
-            BARE: Bare(world("recurrent", name), LANES),
+    with stage.serving("recurrent") as (address, name):
+        places = {
+            OURS: ("bench.served:served", address, name, LANES),
+            HERE: ("bench.peers.engine_here:peer", "recurrent", LANES),
+            BARE: ("bench.peers.engine_here:bare", "recurrent", LANES),
         }
-        series = compete(runners, pace.rounds, 2 * pace.seconds)
+        with players(places) as (runners, _):
+            series = compete(runners, pace.rounds, 2 * pace.seconds)
     words = f"RSSM-size CPU world, {LANES} lanes"
     lines = [
         at_least(row, f"{words}, service over engine", series.ratio(OURS, HERE, "rate"), 0.85, 0.95, pace),

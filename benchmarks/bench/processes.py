@@ -15,9 +15,13 @@ STOP_TIMEOUT_S = 10.0
 
 
 def with_our_folders() -> dict[str, str]:
-    """The environment in which a process finds what stands here, with one thread for each library."""
+    """The environment in which a process finds what stands here, with one thread for each library.
+
+    gRPC's settings are left out: a peer has it as it comes, and the service's own processes choose for themselves.
+    """
     path = os.pathsep.join([str(BENCHMARKS), str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    ours = {name: value for name, value in os.environ.items() if name != "GRPC_EXPERIMENTS"}
+    return {**ours, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 @contextlib.contextmanager

@@ -25,7 +25,9 @@ def show(lines: Sequence[Line]) -> str:
     rows = [("row", "what", "bar", "stretch", "seen", "verdict")]
     rows += [(line.row, line.words, line.bar, line.stretch, line.seen, line.verdict) for line in lines]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
 
 
 def show_table(found: Table) -> str:
@@ -110,9 +112,9 @@ def _processor() -> str:
 def _sentence(found: Mapping[str, Any]) -> str:
     packages = ", ".join(f"{name} {number}" for name, number in found["packages"].items())
     return (
-        f"{found['cores']} cores ({found['processor']}), load {found['load']} when the run began, {found['rounds']} rounds "
-        f"of {found['seconds']:g} s (twice that for the recurrent and the sleeping world) each; Python {found['python']}, "
-        f"{packages}."
+        f"{found['cores']} cores ({found['processor']}), load {found['load']} when the run began; {found['rounds']} "
+        f"rounds of {found['seconds']:g} s each (twice that for the recurrent and the sleeping world); "
+        f"Python {found['python']}, {packages}."
     )
 
 

@@ -12,30 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-from toy import Toy, ToyConfig, toy_spec
+from local_process import LocalProcess
 
 from bench import stand_ins
-from bench.numpy_lanes import GROWTH, PUSH, observation_space
 from bench.processes import with_our_folders
-from local_process import LocalProcess
 from simservice.serving.service import RayService
 from simservice.types import Provenance
 from simservice.worlds import checkpoint
 from simservice.worlds.registry import EXTRA_FAMILIES
-from simservice.worlds.world import World
-
-RSSM_OBSERVATION = 8  # numbers
-
-
-def world(kind: str, name: str) -> World:
-    """One of those that rows are about: toy, frames, recurrent, sleeper."""
-    if kind == "toy":  # bounded, and without an end, so that no reset falls into a measurement
-        return Toy(toy_spec(name=name, max_episode_steps=None), ToyConfig(growth=GROWTH, push=PUSH))
-    if kind == "frames":
-        return stand_ins.make(stand_ins.Frames, name, observation_space(frames=True))
-    if kind == "recurrent":
-        return stand_ins.make(stand_ins.Recurrent, name, stand_ins.numbers(RSSM_OBSERVATION))
-    return stand_ins.make(stand_ins.Sleeper, name, stand_ins.numbers(4))
 
 
 class Stage:
@@ -64,7 +48,7 @@ class Stage:
         self._number += 1
         name = f"{kind}{self._number}"
         folder = self._folder / name
-        checkpoint.save(world(kind, name), folder, provenance=Provenance())
+        checkpoint.save(stand_ins.world(kind, name), folder, provenance=Provenance())
         if not self.ray:
             with LocalProcess(folder) as local:
                 yield local.address, name

@@ -7,18 +7,19 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
+from toy import Toy, ToyConfig, toy_spec
 
-from bench.numpy_lanes import FRAME
+from bench.numpy_lanes import FRAME, GROWTH, PUSH, observation_space
 from simservice.types import Episode, WorldSpec
 from simservice.worlds.world import Call, Draw, Slot, StepOut, Tensors, World
 
 OBSERVATION = "observation"
+RECURRENT_OBSERVATION = 8  # numbers
 REWARDED = frozenset({"reward", "termination"})
 
 
@@ -198,7 +199,14 @@ def families() -> str:
     return ",".join(f"{__name__}:{cls.__name__}" for cls in (Frames, Recurrent, Sleeper))
 
 
-def make(cls: type[Any], name: str, observation: spaces.Box) -> World:
-    """A world of the family with its default size."""
-    world: World = cls(spec(name, cls.family, observation), cls.Config())
-    return world
+def world(kind: str, name: str) -> World:
+    """One of those that rows are about: toy, frames, recurrent, sleeper."""
+    if kind == "toy":  # bounded, and without an end, so that no reset falls into a measurement
+        return Toy(toy_spec(name=name, max_episode_steps=None), ToyConfig(growth=GROWTH, push=PUSH))
+    cls, observation = {
+        "frames": (Frames, observation_space(frames=True)),
+        "recurrent": (Recurrent, numbers(RECURRENT_OBSERVATION)),
+        "sleeper": (Sleeper, numbers(4)),
+    }[kind]
+    found: World = cls(spec(name, cls.family, observation), cls.Config())
+    return found

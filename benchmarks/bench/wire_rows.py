@@ -1,17 +1,15 @@
-"""Rows about the wire: a free world behind it, beside echoes of the same bytes and everybody else who steps remotely."""
+"""Rows about the wire: a free world behind it, beside echoes of the same bytes and everybody who steps remotely."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack
-from importlib import import_module
+from collections.abc import Mapping
+from typing import Any
 
 from bench.lines import Found, Line, Pace, at_least, at_most, table, untested
+from bench.player import players
 from bench.raw_session import sizes_of_a_step
-from bench.served import served
-from bench.stage import Stage, world
-from bench.timing import Contestant, Series, compete
+from bench.stage import Stage
+from bench.timing import Series, compete
 
 OURS = "simservice"
 ECHO = "raw grpc.aio echo"
@@ -21,6 +19,7 @@ HERE = "engine, in process"
 DM_ENV_RPC = "dm_env_rpc, batched tensors"
 OPENENV = "OpenEnv, a socket an env"
 RLMESH = "RLMesh"
+ASYNC = "Gymnasium AsyncVectorEnv, in process"
 
 NETWORKED = {
     DM_ENV_RPC: "bench.peers.dm_env_rpc_tensors:peer",
@@ -29,10 +28,9 @@ NETWORKED = {
 }
 IN_PROCESS = {
     "Gymnasium SyncVectorEnv, in process": "bench.peers.gymnasium_vector:synchronous",
-    "Gymnasium AsyncVectorEnv, in process": "bench.peers.gymnasium_vector:asynchronous",
+    ASYNC: "bench.peers.gymnasium_vector:asynchronous",
     "EnvPool's CartPole, in process": "bench.peers.envpool_classic:peer",
 }
-MOST_PROCESSES = 64  # AsyncVectorEnv has one an environment
 
 
 def one_lane(stage: Stage, pace: Pace) -> Found:
@@ -57,8 +55,8 @@ def lanes_64(stage: Stage, pace: Pace) -> Found:
 
 def lanes_256(stage: Stage, pace: Pace) -> Found:
     """256 lanes in one message."""
-    peers = {name: place for name, place in IN_PROCESS.items() if "Async" not in name}
-    series, missing = _race(stage, pace, "toy", 256, {DM_ENV_RPC: NETWORKED[DM_ENV_RPC], RLMESH: NETWORKED[RLMESH], **peers})
+    peers = {name: place for name, place in {**NETWORKED, **IN_PROCESS}.items() if name not in (OPENENV, ASYNC)}
+    series, missing = _race(stage, pace, "toy", 256, peers)  # those left out have a process or a socket an environment
     row, words = "256-lanes", "256 lanes, steps/s over"
     lines = [
         at_least(row, f"{words} a {ECHO}", series.ratio(OURS, ECHO, "rate"), 0.6, 0.8, pace),
@@ -87,29 +85,18 @@ def _beside(
     return at_least(row, words, series.ratio(OURS, peer, "rate"), bar, None, pace)
 
 
-def _race(
-    stage: Stage, pace: Pace, kind: str, lanes: int, peers: Mapping[str, str]
-) -> tuple[Series, dict[str, str]]:
+def _race(stage: Stage, pace: Pace, kind: str, lanes: int, peers: Mapping[str, str]) -> tuple[Series, dict[str, str]]:
     """The service beside echoes as long as its own messages, its engine without a wire, and the peers there are."""
     shows = kind == "frames"
-    with ExitStack() as stack:
-        address, name = stack.enter_context(stage.serving(kind))
+    with stage.serving(kind) as (address, name):
         sizes = sizes_of_a_step(address, name, lanes)
-        runners: dict[str, Contestant] = {OURS: stack.enter_context(served(address, name, lanes))}
-        runners[ECHO] = stack.enter_context(_peer("bench.peers.raw_echo:peer")(lanes, *sizes))
-        runners[PROXIED] = stack.enter_context(_peer("bench.peers.proxied_echo:peer")(lanes, *sizes))
-        runners[NUMPY] = stack.enter_context(_peer("bench.peers.raw_numpy:peer")(lanes, shows))
-        runners[HERE] = stack.enter_context(_peer("bench.peers.engine_here:peer")(world(kind, name), lanes))
-        missing = {}
-        for peer, place in peers.items():
-            try:
-                runners[peer] = stack.enter_context(_peer(place)(lanes, shows))
-            except ImportError as error:
-                missing[peer] = f"not installed ({error.name}); make bench installs it"
-        return compete(runners, pace.rounds, pace.seconds), missing
-
-
-def _peer(place: str) -> Callable[..., AbstractContextManager[Contestant]]:
-    module, _, function = place.partition(":")
-    found: Callable[..., contextlib.AbstractContextManager[Contestant]] = getattr(import_module(module), function)
-    return found
+        places: dict[str, tuple[Any, ...]] = {
+            OURS: ("bench.served:served", address, name, lanes),
+            ECHO: ("bench.peers.raw_echo:peer", lanes, *sizes),
+            PROXIED: ("bench.peers.proxied_echo:peer", lanes, *sizes),
+            NUMPY: ("bench.peers.raw_numpy:peer", lanes, shows),
+            HERE: ("bench.peers.engine_here:peer", kind, lanes),
+            **{peer: (place, lanes, shows) for peer, place in peers.items()},
+        }
+        with players(places) as (there, missing):
+            return compete(there, pace.rounds, pace.seconds), missing

@@ -67,6 +67,8 @@ def serve_settings() -> dict[str, str]:
         # Pictures of many lanes are megabytes; 64 KiB windows would cost a round trip each.
         "RAY_SERVE_HAPROXY_H2_FE_INITIAL_WINDOW_SIZE": str(2**20),
         "RAY_SERVE_HAPROXY_H2_BE_INITIAL_WINDOW_SIZE": str(2**20),
+        # With its buffers of 16 KiB a message of 64 pictures takes twice as long through HAProxy.
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(2**16),
         # When replicas change, HAProxy's old process keeps its streams this long and then cuts them.
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "3600",
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "86400",

@@ -68,9 +68,9 @@ class Tensors:
 @contextlib.contextmanager
 def peer(lanes: int, frames: bool = False) -> Iterator[Tensors]:
     """Its own server and a client."""
-    with served_by("bench.peers.dm_env_rpc_tensors", lanes, int(frames)) as address:
-        with grpc.insecure_channel(address, options=OPTIONS) as wire:
-            yield Tensors(connection.Connection(wire), lanes)
+    server = served_by("bench.peers.dm_env_rpc_tensors", lanes, int(frames))
+    with server as address, grpc.insecure_channel(address, options=OPTIONS) as wire:
+        yield Tensors(connection.Connection(wire), lanes)
 
 
 def main() -> None:

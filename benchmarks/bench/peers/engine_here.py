@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode
 
+from bench import stand_ins
 from bench.timing import Round, of_times, timed
 from simservice.engine.engine import Engine
 from simservice.sessions.lanes import Reset, Step
@@ -49,9 +50,9 @@ class EngineHere:
 
 
 @contextlib.contextmanager
-def peer(world: World, lanes: int) -> Iterator[EngineHere]:
-    """An engine with no more lanes than are stepped."""
-    engine = Engine(world, capacity=max(lanes, 16))
+def peer(kind: str, lanes: int) -> Iterator[EngineHere]:
+    """An engine with no more lanes than are stepped, of a world of stand_ins.py."""
+    engine = Engine(stand_ins.world(kind, kind), capacity=max(lanes, 16))
     engine.start()
     try:
         with contextlib.closing(EngineHere(engine, lanes)) as here:
@@ -82,3 +83,10 @@ class Bare:
         """Steps for so long."""
         with torch.inference_mode():
             return timed(self.step, self._lanes, seconds)
+
+
+@contextlib.contextmanager
+def bare(kind: str, lanes: int) -> Iterator[Bare]:
+    """The loop over such a world."""
+    torch.set_num_threads(1)
+    yield Bare(stand_ins.world(kind, kind), lanes)

@@ -21,6 +21,7 @@ global
     nbthread {threads}
     tune.h2.fe.initial-window-size 1048576
     tune.h2.be.initial-window-size 1048576
+    tune.bufsize 65536
 defaults
     mode http
     timeout connect 5s
@@ -40,9 +41,9 @@ START_TIMEOUT_S = 10.0
 @contextlib.contextmanager
 def peer(lanes: int, request_bytes: int, reply_bytes: int) -> Iterator[Echo]:
     """An echo of messages as long as the service's own, through the proxy."""
-    with served_by("bench.peers.raw_echo", reply_bytes) as address, behind_proxy(address) as front:
-        with contextlib.closing(RawStream(front)) as stream:
-            yield Echo(stream, os.urandom(request_bytes), lanes)
+    server = served_by("bench.peers.raw_echo", reply_bytes)
+    with server as address, behind_proxy(address) as front, contextlib.closing(RawStream(front)) as stream:
+        yield Echo(stream, os.urandom(request_bytes), lanes)
 
 
 @contextlib.contextmanager

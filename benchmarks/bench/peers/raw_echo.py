@@ -56,9 +56,9 @@ class Echo:
 @contextlib.contextmanager
 def peer(lanes: int, request_bytes: int, reply_bytes: int) -> Iterator[Echo]:
     """An echo of messages as long as the service's own."""
-    with served_by("bench.peers.raw_echo", reply_bytes) as address:
-        with contextlib.closing(RawStream(address)) as stream:
-            yield Echo(stream, os.urandom(request_bytes), lanes)
+    server = served_by("bench.peers.raw_echo", reply_bytes)
+    with server as address, contextlib.closing(RawStream(address)) as stream:
+        yield Echo(stream, os.urandom(request_bytes), lanes)
 
 
 def serve(answer: Callable[[bytes], bytes]) -> None:

@@ -42,9 +42,9 @@ class RawLanes:
 @contextlib.contextmanager
 def peer(lanes: int, frames: bool = False) -> Iterator[RawLanes]:
     """Its own server and a client."""
-    with served_by("bench.peers.raw_numpy", lanes, int(frames)) as address:
-        with contextlib.closing(RawStream(address)) as stream:
-            yield RawLanes(stream, lanes, frames)
+    server = served_by("bench.peers.raw_numpy", lanes, int(frames))
+    with server as address, contextlib.closing(RawStream(address)) as stream:
+        yield RawLanes(stream, lanes, frames)
 
 
 def main() -> None:

@@ -19,7 +19,6 @@ from bench.numpy_lanes import NumpyEnv, NumpyVectorEnv
 from bench.processes import served_by
 from bench.timing import Round, timed
 
-
 EDITION = "2026.06"  # of its protocol; it warns where none is named
 
 
@@ -40,9 +39,9 @@ class Mesh:
 @contextlib.contextmanager
 def peer(lanes: int, frames: bool = False) -> Iterator[Mesh]:
     """Its own server and a client."""
-    with served_by("bench.peers.rlmesh_vector", lanes, int(frames)) as address:
-        with (RemoteVectorEnv if lanes > 1 else RemoteEnv)(address) as env:
-            yield Mesh(env, lanes)
+    server, client = served_by("bench.peers.rlmesh_vector", lanes, int(frames)), RemoteVectorEnv
+    with server as address, (client if lanes > 1 else RemoteEnv)(address) as env:
+        yield Mesh(env, lanes)
 
 
 def main() -> None:
