@@ -1,0 +1,76 @@
+"""`make bench` tells what it saw, judges by medians of ratios, and leaves alone what others wrote."""
+
+import json
+
+import pytest
+from bench import report
+from bench.__main__ import main
+from bench.lines import Found, Pace, at_least, at_most, table
+from bench.player import players
+from bench.timing import Round, Series, Spread
+
+JUDGED = Pace(rounds=3, seconds=0.1)
+
+
+def rounds(*rates):
+    return [Round(p50=1 / rate, p99=2 / rate, rate=rate, steps=10) for rate in rates]
+
+
+def test_a_quick_run_plays_a_row_and_judges_nothing(capsys):
+    assert main(["--quick", "--only", "rssm"]) == 0
+    said = capsys.readouterr().out
+    assert "bare world.step loop" in said
+    assert said.count("not judged") == 2
+
+
+def test_an_unknown_row_is_answered_by_those_there_are(capsys):
+    with pytest.raises(SystemExit):
+        main(["--only", "one-lain"])
+    assert "no row one-lain; there are: one-lane" in capsys.readouterr().err
+
+
+def test_peers_play_in_processes_of_their_own_and_one_that_is_not_installed_is_told():
+    places = {"echo": ("bench.peers.raw_echo:peer", 4, 32, 64), "nobody": ("bench.peers.nobody:peer", 4, False)}
+    with players(places) as (there, missing):
+        played = there["echo"].play(0.05)
+    assert played.steps >= 3 and 0 < played.p50 <= played.p99
+    assert played.rate == pytest.approx(4 / played.p50, rel=5)
+    assert missing == {"nobody": "not installed (bench.peers.nobody); make bench installs it"}
+
+
+def test_a_ratio_is_the_median_over_rounds_of_the_same_round():
+    series = Series({"ours": rounds(50, 100, 10), "echo": rounds(100, 100, 100)})
+    assert series.ratio("ours", "echo", "rate") == Spread(0.5, 0.1, 1.0)
+    assert series.figure("ours", "rate") == Spread(50, 10, 100)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "faster", "slower"), [(0.5, "MISSED", "stretch"), (0.7, "holds", "holds"), (0.9, "stretch", "MISSED")]
+)
+def test_a_bar_is_held_or_missed_by_the_median(ratio, faster, slower):
+    seen = Spread(ratio, 0.1, 2.0)
+    assert at_least("row", "words", seen, 0.6, 0.8, JUDGED).verdict == faster
+    assert at_most("row", "words", seen, 0.7, 0.5, JUDGED).verdict == slower
+
+
+def test_rows_of_an_earlier_run_stay_and_hand_written_sections_too(tmp_path):
+    series = Series({"ours": rounds(50), "echo": rounds(100)})
+
+    def found(row):
+        line = at_least(row, f"{row} over an echo", series.ratio("ours", "echo", "rate"), 0.6, 0.8, JUDGED)
+        return Found([line], [table(row, f"title of {row}", series, {"nobody": "not installed"})])
+
+    summary, document = tmp_path / "summary.json", tmp_path / "benchmarks.md"
+    machine = report.machine(3, 0.1)
+    report.summarise({"first": found("first")}, machine, summary)
+    report.summarise({"second": found("second")}, machine, summary)
+    rows = json.loads(summary.read_text())["rows"]
+    assert list(rows) == ["first", "second"]
+    document.write_text(f"by hand\n{report.BEGIN}\nold\n{report.END}\nmore by hand\n")
+    report.rewrite(document, report.section(rows))
+    text = document.read_text()
+    assert text.startswith("by hand\n") and text.endswith("\nmore by hand\n") and "\nold\n" not in text
+    assert "| first over an echo | ≥ 0.6 × | ≥ 0.8 × | 0.50 × (0.50 to 0.50) | **missed** |" in text
+    assert "| nobody | not installed | | |" in text
+    with pytest.raises(ValueError, match="has no section"):
+        report.rewrite(summary, "")
