@@ -14,7 +14,7 @@ from simservice.engine.policies import TensorSpec
 from simservice.engine.uploads.graph import ParsedModel
 from simservice.engine.uploads.limits import PolicyLimits
 from simservice.engine.uploads.messages import first_line
-from simservice.engine.uploads.operators import multiply_adds
+from simservice.engine.uploads.operators import multiply_adds, workspace
 from simservice.engine.uploads.weights import ELEMENT_TYPES
 from simservice.errors import InvalidPolicy, PolicyLimitExceeded
 
@@ -32,6 +32,7 @@ class Costs:
 def estimate(parsed: ParsedModel, limits: PolicyLimits) -> Costs:
     """The largest batch one call may have. PolicyLimitExceeded when not even the fewest rows fit."""
     few, more = limits.least_rows, 2 * limits.least_rows
+    _check_plain(parsed, few, limits)
     first, second = _Estimate.at(parsed, few), _Estimate.at(parsed, more)
     outputs = _outputs(parsed, first, second, (few, more))
     per_row = (second.multiply_adds - first.multiply_adds) / (more - few)
@@ -60,25 +61,48 @@ class _Estimate:
     @classmethod
     def at(cls, parsed: ParsedModel, rows: int) -> _Estimate:
         """With a batch of so many rows."""
-        model = _of_batch(parsed, rows)
-        try:
-            inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
-        except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
-            raise InvalidPolicy(
-                f"the shapes of the graph do not go together ({first_line(error)})",
-                "see that onnx.shape_inference takes it in strict mode",
-            ) from error
+        inferred = _inferred(parsed, rows, data_prop=True)
         shapes = _shapes(inferred)
         computed = {name: math.prod(shapes[name][0]) * shapes[name][1] for name in _computed(inferred, shapes)}
         largest = max(computed.items(), key=lambda item: item[1], default=("", 0))
-        work = sum(_work(node, shapes) for node in inferred.graph.node)
-        return cls(shapes, largest, sum(computed.values()), work)
+        work, beside = 0, 0
+        for node in inferred.graph.node:
+            more, kept = _work(node, shapes)
+            work, beside = work + more, max(beside, kept)
+        return cls(shapes, largest, sum(computed.values()) + beside, work)
+
+
+def _check_plain(parsed: ParsedModel, rows: int, limits: PolicyLimits) -> None:
+    """Looks at the sizes that constants tell; working out what follows of a huge one would be as huge."""
+    inferred = _inferred(parsed, rows, data_prop=False)
+    shapes = _shapes(inferred)
+    known = {name for node in inferred.graph.node for name in node.output if name in shapes}
+    sizes = {name: math.prod(shapes[name][0]) * shapes[name][1] for name in known}
+    largest = max(sizes.items(), key=lambda item: item[1], default=("", 0))
+    _check(_Estimate(shapes, largest, sum(sizes.values()), 0), rows, limits)
+
+
+def _inferred(parsed: ParsedModel, rows: int, *, data_prop: bool) -> onnx.ModelProto:
+    try:
+        return onnx.shape_inference.infer_shapes(
+            _of_batch(parsed, rows), check_type=True, strict_mode=True, data_prop=data_prop
+        )
+    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
+        raise InvalidPolicy(
+            f"the shapes of the graph do not go together ({first_line(error)})",
+            "see that onnx.shape_inference takes it in strict mode",
+        ) from error
 
 
 def _of_batch(parsed: ParsedModel, rows: int) -> onnx.ModelProto:
-    model = parsed.whole
+    model = onnx.ModelProto()
+    model.CopyFrom(parsed.skeleton)
     for value in model.graph.input:
         value.type.tensor_type.shape.dim[0].dim_value = rows
+    # Weights without values: an update may bring any others, so no size may depend on them.
+    for spec, _ in parsed.weights:
+        kind = next(number for number, dtype in ELEMENT_TYPES.items() if dtype.name == spec.dtype)
+        model.graph.input.append(onnx.helper.make_tensor_value_info(spec.name, kind, spec.shape))
     for value in model.graph.output:
         value.type.tensor_type.ClearField("shape")
     return model
@@ -117,18 +141,16 @@ def _computed(model: onnx.ModelProto, shapes: _Known) -> set[str]:
     return names - {""}
 
 
-def _work(node: onnx.NodeProto, shapes: _Known) -> int:
+def _work(node: onnx.NodeProto, shapes: _Known) -> tuple[int, int]:
+    """Its multiply-adds, and the bytes it may keep while it works."""
     attributes: dict[str, Any] = {}
     for attribute in node.attribute:
         value = onnx.helper.get_attribute_value(attribute)
         attributes[attribute.name] = value.decode("ascii", "replace") if isinstance(value, bytes) else value
     try:
-        return multiply_adds(
-            node.op_type,
-            attributes,
-            [shapes[name][0] for name in node.input],
-            [shapes[name][0] for name in node.output],
-        )
+        taken, given = ([shapes[name][0] for name in names] for names in (node.input, node.output))
+        beside = 8 * workspace(node.op_type, attributes, taken, given)
+        return multiply_adds(node.op_type, attributes, taken, given), beside
     except (KeyError, IndexError) as error:
         raise InvalidPolicy(
             f"a {node.op_type} lacks what it needs ({first_line(error)})", "correct the graph"

@@ -27,7 +27,13 @@ IR_VERSIONS = (4, 12)
 NAME_CHARACTERS = 256
 
 Attribute = onnx.AttributeProto
-_PLAIN = {Attribute.FLOAT, Attribute.INT, Attribute.STRING, Attribute.FLOATS, Attribute.INTS}
+_PLAIN = {
+    Attribute.FLOAT: "f",
+    Attribute.INT: "i",
+    Attribute.STRING: "s",
+    Attribute.FLOATS: "floats",
+    Attribute.INTS: "ints",
+}
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,10 @@ def parse_model(file: bytes, limits: PolicyLimits) -> ParsedModel:
     try:
         model.ParseFromString(file)
     except DecodeError:
-        _refuse("the bytes are no ONNX model, or nested too deep", "send what torch.onnx.export wrote, whole")
+        _refuse(
+            "the bytes are no ONNX model, or one nested too deep or of too many parts",
+            "send what torch.onnx.export wrote, whole",
+        )
     _check_model(model)
     graph = model.graph
     for what, found, most in (
@@ -165,9 +174,11 @@ def _attribute(attribute: onnx.AttributeProto, where: str, limits: PolicyLimits)
         _refuse(f"{where} is NaN or infinite", "give it a finite number")
     if len(attribute.s) > 4096 or len(attribute.ints) + len(attribute.floats) > 65_536:
         _refuse(f"{where} is very long", "keep arrays in initializers")
-    kept.f, kept.i, kept.s = attribute.f, attribute.i, attribute.s
-    kept.floats.extend(attribute.floats)
-    kept.ints.extend(attribute.ints)
+    field = _PLAIN[attribute.type]
+    if field in ("floats", "ints"):
+        getattr(kept, field).extend(getattr(attribute, field))
+    else:
+        setattr(kept, field, getattr(attribute, field))
     return kept
 
 

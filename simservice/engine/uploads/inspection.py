@@ -21,7 +21,12 @@ ALONE_TOLERANCE = 1e-3  # matrix products of other sizes round otherwise
 
 def inspect(file: bytes, requirements: Requirements, limits: PolicyLimits) -> tuple[PolicyGraph, bytes]:
     """The graph and its weights; InvalidPolicy or PolicyLimitExceeded says what is wrong with the file."""
-    parsed = parse_model(file, limits)
+    try:
+        parsed = parse_model(file, limits)
+    except UnicodeDecodeError as error:
+        raise InvalidPolicy(
+            "the file holds names that are no text", "send what torch.onnx.export wrote, whole"
+        ) from error
     check_inputs(parsed.inputs, requirements.leaves)
     costs = estimate(parsed, limits)
     outputs = check_outputs(costs.outputs, requirements.distribution, requirements.head, limits)

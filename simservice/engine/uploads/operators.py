@@ -60,6 +60,16 @@ def multiply_adds(
     return taken + given
 
 
+def workspace(operator: str, attributes: Mapping[str, Any], inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
+    """Of one node: how many numbers it may keep while it works, beside its inputs and outputs."""
+    if operator in ("Conv", "ConvTranspose"):  # unfolds one image
+        across = outputs[0] if operator == "Conv" else inputs[0]
+        return math.prod(inputs[1][1:]) * math.prod(across[2:])
+    if operator == "Einsum" and len(inputs) > 2:  # multiplies two by two
+        return einsum(attributes["equation"], inputs)
+    return 0
+
+
 def einsum(equation: str, inputs: Sequence[Shape]) -> int:
     """The product over all its labels: what it takes when nothing is factored out. Ellipses count as one label each."""
     sizes: dict[str, int] = {}
