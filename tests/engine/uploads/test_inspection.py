@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -15,6 +16,7 @@ from onnx import TensorProto, helper
 from simservice.engine.uploads.inspector import Inspector
 from simservice.engine.uploads.library import requirements_of
 from simservice.engine.uploads.limits import PolicyLimits
+from simservice.engine.uploads.operators import ALLOWED
 from simservice.engine.uploads.session import OnnxPolicy, Watchdog
 from simservice.errors import InvalidPolicy, PolicyLimitExceeded
 
@@ -294,3 +296,11 @@ def test_a_wide_policy_is_run_in_smaller_calls(inspect):
     wide, _ = inspect(files.mlp((4, 4096, 1024, 3)))
     assert wide.rows_per_call < narrow.rows_per_call == LIMITS.most_rows
     assert 4 * wide.rows_per_call * (2 * 4096 + 2 * 1024) <= LIMITS.call_bytes
+
+
+def test_the_operators_in_the_docs_are_those_that_are_taken():
+    text = (Path(__file__).parents[3] / "docs/policies.md").read_text()
+    assert set(text.partition("**Operators:**")[2].split()) == ALLOWED
+    known = {schema.name for schema in onnx.defs.get_all_schemas_with_history() if schema.domain == ""}
+    assert known >= ALLOWED
+    assert not {"If", "Loop", "Scan", "RandomNormal", "RandomUniform", "Bernoulli", "NonZero", "Dropout"} & ALLOWED
