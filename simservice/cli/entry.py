@@ -44,6 +44,7 @@ app.command(epilog="Example: simservice monitor cartpole --every 10")(watching.m
 app.command(epilog="Example: simservice acknowledge cartpole")(watching.acknowledge)
 app.command(epilog="Example: simservice report cartpole simservice/cartpole-v1/random-v0")(watching.report)
 app.command(epilog="Example: simservice prove ensemble-cartpole --seeds 0")(prove.prove)
+app.command(epilog="Example: simservice examine runs/cartpole --rows A7,A14")(prove.examine)
 app.command(epilog="Example: simservice demo --seed 1")(demo.demo)
 
 

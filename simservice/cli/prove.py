@@ -14,7 +14,7 @@ from simservice.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from simservice.proving.run import Proof
+    from simservice.proving.run import Check, Proof
 
 ALL = "all"
 
@@ -52,23 +52,48 @@ def prove(
         raise typer.Exit(1)
 
 
+def examine(
+    world: Annotated[Path, typer.Argument(metavar="WORLD", help="Folder of a world.")],
+    rows: Annotated[str, typer.Option(help="Rows of the acceptance table: A7,A7c; none: all that fit.")] = "",
+    behaviour: Annotated[str, typer.Option(help="How its data was played: random, or mixed (CartPole).")] = "random",
+) -> None:
+    """Hold a world against the rows that every family must pass, on fresh real steps that only judge."""
+    import torch
+
+    from simservice.proving.rows.examine import examine
+
+    if behaviour not in ("random", "mixed"):
+        raise ConfigError(f"{behaviour!r} is no behaviour; there are random and mixed", key="behaviour")
+    torch.set_num_threads(1)
+    checks = examine(world, [row.strip() for row in rows.split(",") if row.strip()], behaviour)  # type: ignore[arg-type]
+    _table(str(world), checks)
+    if not all(check.met for check in checks):
+        raise typer.Exit(1)
+
+
 def show(proofs: Sequence[Proof]) -> None:
     """One line a bar and a control: what was asked, what was seen."""
-    from rich.table import Table
-
-    from simservice.proving.card import number, verdict
+    from simservice.proving.card import number
 
     for proof in proofs:
         chance = "" if proof.chance != proof.chance else f", random play {number(proof.chance)}"
         title = f"{proof.recipe.name}: {proof.recipe.title}, {proof.recipe.real_steps} real steps{chance}"
-        table = Table(title=title, title_justify="left", title_style="bold")
-        for column in ("row", "what", "asked", "seen", ""):
-            table.add_column(column, justify="right" if column in ("asked", "seen") else "left")
-        for check in proof.checks:
-            word = verdict(check)
-            style = {"ok": "green", "reported": "dim"}.get(word, "bold red")
-            table.add_row(check.row, check.what, check.bar, number(check.seen), f"[{style}]{word}[/{style}]")
-        console().print(table)
+        _table(title, proof.checks)
+
+
+def _table(title: str, checks: Sequence[Check]) -> None:
+    from rich.table import Table
+
+    from simservice.proving.card import number, verdict
+
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for column in ("row", "what", "asked", "seen", ""):
+        table.add_column(column, justify="right" if column in ("asked", "seen") else "left")
+    for check in checks:
+        word = verdict(check)
+        style = {"ok": "green", "reported": "dim"}.get(word, "bold red")
+        table.add_row(check.row, check.what, check.bar, number(check.seen), f"[{style}]{word}[/{style}]")
+    console().print(table)
 
 
 def _seeds(text: str) -> tuple[int, ...]:

@@ -62,9 +62,14 @@ class Learned:
     """A trained agent and what the training showed."""
 
     agent: Agent
-    world_return: float  # mean of the last 100 episodes the lanes finished; NaN if none did
+    world_returns: list[float]  # of the last 100 episodes that the lanes finished
     steps: int
     seconds: float
+
+    @property
+    def world_return(self) -> float:
+        """Their mean; NaN if none finished."""
+        return float(np.mean(self.world_returns or [math.nan]))
 
 
 @dataclass
@@ -104,7 +109,7 @@ def learn(
             watch((update + 1) * config.lanes * config.horizon, float(np.mean(finished[-100:] or [math.nan])))
     return Learned(
         agent,
-        float(np.mean(finished[-100:] or [math.nan])),
+        finished[-100:],
         updates * config.lanes * config.horizon,
         time.perf_counter() - began,
     )

@@ -1,8 +1,8 @@
 """The process that trains an agent in a world; see sealed.py. It has an address and a name, or a folder, no more.
 
 Job: {"agents": [{"address", "world"} (through the client) or {"folder"} (the same lanes without the wire), each with
-"seed" and "out"], "config": ...}. Writes each agent's weights to out.safetensors and {"world_return", "steps",
-"seconds"} to out.json.
+"seed" and "out"], "config": ...}. Writes each agent's weights to out.safetensors and what it showed to out.json.
+"thresholded": ends are decided, not drawn (see thresholded.py).
 """
 
 from __future__ import annotations
@@ -29,7 +29,12 @@ def main(job: dict[str, Any]) -> None:
         learned = learn(envs, config, int(errand["seed"]))
         envs.close()
         save_file(dict(learned.agent.state_dict()), f"{errand['out']}.safetensors")
-        found = {"world_return": learned.world_return, "steps": learned.steps, "seconds": learned.seconds}
+        found = {
+            "world_return": learned.world_return,
+            "world_returns": learned.world_returns,
+            "steps": learned.steps,
+            "seconds": learned.seconds,
+        }
         Path(f"{errand['out']}.json").write_text(json.dumps(found))
 
 
@@ -47,7 +52,10 @@ def _served(errand: dict[str, Any], config: AgentConfig) -> VectorEnv[Any, Any, 
 def _in_process(errand: dict[str, Any], config: AgentConfig) -> VectorEnv[Any, Any, Any]:
     # By name: through the client these modules cannot be imported, and must not be needed.
     load = importlib.import_module("simservice.worlds.checkpoint").load
+    world = load(errand["folder"]).world
+    if errand.get("thresholded"):
+        world = importlib.import_module("simservice.proving.thresholded").Thresholded(world)
     lanes: VectorEnv[Any, Any, Any] = importlib.import_module("simservice.proving.lanes").WorldLanes(
-        load(errand["folder"]).world, config.lanes
+        world, config.lanes
     )
     return lanes

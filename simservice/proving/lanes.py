@@ -16,7 +16,7 @@ from gymnasium.vector.utils import batch_space
 from simservice.engine.arena import Arena
 from simservice.engine.batching import span
 from simservice.engine.control import Control
-from simservice.engine.requests import Request
+from simservice.engine.requests import Copy, Request
 from simservice.engine.rounding import prepared_sizes
 from simservice.engine.runner import Runner
 from simservice.engine.stats import EngineStats
@@ -72,8 +72,30 @@ class WorldLanes(VectorEnv[Any, Any, Any]):
         observation = from_leaves(space, result.observation, "observation")
         return observation, result.reward, result.terminated, result.truncated, infos
 
-    def _do(self, kind: Any, command: Step | Reset) -> Any:
-        request = Request(kind, self._lanes, span(self._lanes), command, None)
+    def snapshot(self, lanes: Sequence[int]) -> bytes:
+        """Some lanes as bytes, as sessions store them."""
+        packed: bytes = self._do("snapshot", None, np.array(lanes))
+        return packed
+
+    def restore(self, lanes: Sequence[int], packed: bytes) -> None:
+        """Puts a snapshot's lanes back, at these places."""
+        self._do("restore", packed, np.array(lanes))
+
+    def fork(self, source: Sequence[int], target: Sequence[int], seeds: Sequence[int] | None = None) -> None:
+        """Copies lanes onto others; with luck of their own where seeds are given."""
+        luck = None if seeds is None else np.array(seeds, dtype=np.int64)
+        self._do("copy", Copy(np.array(source), np.array(target), luck), np.array([*source, *target]))
+
+    def step_some(self, lanes: Sequence[int], actions: Any) -> StepResult:
+        """One step of some lanes alone; actions are batched over them."""
+        leaves = to_leaves(self.single_action_space, actions, "action")
+        typed = {leaf.path: np.asarray(leaves[leaf.path], dtype=leaf.dtype) for leaf in self._actions}
+        result: StepResult = self._do("step", Step(typed), np.array(lanes))
+        return result
+
+    def _do(self, kind: Any, command: Any, lanes: Array | None = None) -> Any:
+        lanes = self._lanes if lanes is None else lanes
+        request = Request(kind, lanes, span(lanes), command, None)
         with torch.inference_mode():
             self._ticker.do([request])
         if request.error is not None:

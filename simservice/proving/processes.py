@@ -28,13 +28,14 @@ class Errand:
     seed: int
     out: Path
     address: str | None = None  # through the client, if the world is served
+    thresholded: bool = False  # ends are decided, not drawn; not through the client
 
     def job(self) -> dict[str, Any]:
         """What the agent's process is told: an address and a name, or a folder."""
         where = {"folder": str(self.folder)}
         if self.address is not None:
             where = {"address": self.address, "world": self.folder.name}
-        return {**where, "seed": self.seed, "out": str(self.out)}
+        return {**where, "seed": self.seed, "out": str(self.out), "thresholded": self.thresholded}
 
 
 @contextmanager
@@ -58,7 +59,7 @@ def served(folder: Path, env_id: str, scratch: Path, *, sealed: bool = True) -> 
 
 def train_agents(
     errands: Sequence[Errand], config: AgentConfig, env_id: str, *, sealed: bool = True
-) -> list[dict[str, float]]:
+) -> list[dict[str, Any]]:
     """Trains agents one after another in one process; what each showed (see agent_process)."""
     first = errands[0].out
     first.parent.mkdir(parents=True, exist_ok=True)

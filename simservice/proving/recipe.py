@@ -118,6 +118,7 @@ class Recipe:
     oracle_return: float = -np.inf  # what the same agent must reach in the true environment, or the proof is void
     best_return: float = 0.0  # the most there is: controls stay below random + 15 % of the way to it
     measure: Measure = nothing
+    thresholded: bool = False  # also train an agent where ends are decided, not drawn: does the alarm notice?
     untrain: Callable[[World], None] = as_it_is
     bars: tuple[Bar, ...] = ()
 

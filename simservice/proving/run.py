@@ -16,6 +16,7 @@ from simservice.data.collect import RealStepCounter
 from simservice.data.episodes import Dataset
 from simservice.data.minari import save_dataset
 from simservice.errors import ConfigError
+from simservice.fidelity.exploitation import exploitation_gap, is_exploited
 from simservice.proving import controls
 from simservice.proving.agent import AgentConfig
 from simservice.proving.processes import Errand, served, train_agents
@@ -112,16 +113,17 @@ def prove(recipe: Recipe, config: ProofConfig | None = None, say: Say = lambda w
     judge = RealStepCounter()
     results: list[SeedResult] = []
     first: Dataset | None = None
+    chance = _chance(recipe, judge) if recipe.agent is not None else float("nan")
     for seed in config.seeds:
-        result, dataset = _one_seed(recipe, config, seed, folder / f"seed{seed}", judge, say, through=first is None)
+        result, dataset = _one_seed(
+            recipe, config, seed, folder / f"seed{seed}", chance, judge, say, through=first is None
+        )
         results.append(result)
         first = first or dataset
     assert first is not None
-    chance, held = float("nan"), list[ControlResult]()
-    if recipe.agent is not None:
-        chance = _chance(recipe, judge)
-        if config.with_controls:
-            held = _controls(recipe, config, first, folder / "controls", chance, judge, say)
+    held: list[ControlResult] = []
+    if recipe.agent is not None and config.with_controls:
+        held = _controls(recipe, config, first, folder / "controls", chance, judge, say)
     proof = Proof(
         recipe=recipe,
         seeds=results,
@@ -150,7 +152,15 @@ def record_dataset(recipe: Recipe, seed: int, root: Path) -> tuple[Dataset, Real
 
 
 def _one_seed(
-    recipe: Recipe, config: ProofConfig, seed: int, folder: Path, judge: RealStepCounter, say: Say, *, through: bool
+    recipe: Recipe,
+    config: ProofConfig,
+    seed: int,
+    folder: Path,
+    chance: float,
+    judge: RealStepCounter,
+    say: Say,
+    *,
+    through: bool,
 ) -> tuple[SeedResult, Dataset]:
     began = time.monotonic()
     folder = _fresh(folder)
@@ -169,11 +179,15 @@ def _one_seed(
     figures: Figures = {"train_s": trained - recorded}
     if recipe.agent is not None:
         say(f"{recipe.name}, seed {seed}: an agent learns {'through the client' if through else 'in the same lanes'}")
-        figures |= _agent(recipe, recipe.agent, out, seed, folder, through)
-        figures |= _real(recipe, folder / "agent.safetensors", seed, config.score_episodes, judge, dataset)
-        gap = abs(figures["world_return"] - figures["real_return"])
-        figures["gap"] = gap / max(abs(figures["real_return"]), 1e-9)
-    figures["minutes"] = (time.monotonic() - began) / 60  # the whole way of one world; the figures come after it
+        inside = Inside(recipe, recipe.agent, dataset, chance, config.score_episodes, judge)
+        errand = Errand(out, seed, folder / "agent")
+        figures |= inside.learn_and_score(errand, through=through)
+        figures["minutes"] = (time.monotonic() - began) / 60  # the whole way of one world; what follows only measures
+        if recipe.thresholded:
+            say(f"{recipe.name}, seed {seed}: an agent learns where ends are decided, not drawn")
+            errand = replace(errand, out=folder / "agent-thresholded", thresholded=True)
+            found = inside.learn_and_score(errand, through=False)
+            figures |= {f"thresholded_{name}": found[name] for name in ("world_return", "real_return", "exploited")}
     say(f"{recipe.name}, seed {seed}: measuring")
     trial = Trial(recipe=recipe, seed=seed, world=load(out).world, dataset=dataset, folder=folder)
     figures |= recipe.measure(trial)
@@ -190,20 +204,43 @@ def _one_seed(
     return result, dataset
 
 
-def _agent(recipe: Recipe, agent: AgentConfig, world: Path, seed: int, folder: Path, through: bool) -> Figures:
-    errand = Errand(world, seed, folder / "agent")
-    if through:
-        with served(world, recipe.env_id, folder) as address:
-            (found,) = train_agents([replace(errand, address=address)], agent, recipe.env_id)
-    else:
-        (found,) = train_agents([errand], agent, recipe.env_id)
-    return {"world_return": found["world_return"], "imagined_steps": found["steps"], "agent_s": found["seconds"]}
+@dataclass(frozen=True)
+class Inside:
+    """Agents that learn inside a world, and what they get in reality."""
 
+    recipe: Recipe
+    agent: AgentConfig
+    dataset: Dataset
+    chance: float  # random play's return
+    episodes: int
+    judge: RealStepCounter
 
-def _real(recipe: Recipe, weights: Path, seed: int, episodes: int, judge: RealStepCounter, dataset: Dataset) -> Figures:
-    seen = {episode.seed for episode in dataset.episodes}
-    returns = score(recipe.env_id, recipe.env_kwargs, weights, seed, judge, seen, episodes)
-    return {"real_return": float(np.mean(returns)), "worst_episode": float(np.min(returns))}
+    def learn_and_score(self, errand: Errand, *, through: bool) -> Figures:
+        """The figures of one agent: its returns in the world and in reality, their gap, and the alarm."""
+        scratch, env_id = errand.out.parent, self.recipe.env_id
+        if through:
+            with served(errand.folder, env_id, scratch) as address:
+                (found,) = train_agents([replace(errand, address=address)], self.agent, env_id)
+        else:
+            (found,) = train_agents([errand], self.agent, env_id)
+        real = self.score(errand)
+        gap = exploitation_gap(np.array(found["world_returns"]), np.array(real), self.recipe.best_return - self.chance)
+        mean = float(np.mean(real))
+        return {
+            "world_return": found["world_return"],
+            "real_return": mean,
+            "worst_episode": min(real),
+            "gap": abs(found["world_return"] - mean) / max(abs(mean), 1e-9),
+            "exploited": float(is_exploited(gap)),  # the alarm: 1 where the agent wins in the dream only
+            "imagined_steps": float(found["steps"]),
+            "agent_s": found["seconds"],
+        }
+
+    def score(self, errand: Errand) -> list[float]:
+        """Returns of the trained agent in reality."""
+        seen, weights = {episode.seed for episode in self.dataset.episodes}, Path(f"{errand.out}.safetensors")
+        recipe = self.recipe
+        return score(recipe.env_id, recipe.env_kwargs, weights, errand.seed, self.judge, seen, self.episodes)
 
 
 def _chance(recipe: Recipe, judge: RealStepCounter) -> float:
@@ -217,6 +254,7 @@ def _controls(
 ) -> list[ControlResult]:
     assert recipe.agent is not None
     folder, results = _fresh(folder), list[ControlResult]()
+    scored = Inside(recipe, recipe.agent, dataset, chance, config.score_episodes, judge)
     say(f"{recipe.name}: worlds of the controls")
     built = controls.build(recipe, dataset, config.seeds[0], folder)
     say(f"{recipe.name}: agents learn in the controls")
@@ -232,11 +270,8 @@ def _controls(
     )
     for place, control in enumerate(built):
         own = slice(place * config.control_agents, (place + 1) * config.control_agents)
-        real = [
-            _real(recipe, errand.out.with_suffix(".safetensors"), errand.seed, config.score_episodes, judge, dataset)
-            for errand in errands[own]
-        ]
-        value, bar, met = float(np.median([found["real_return"] for found in real])), "", True
+        real = [float(np.mean(scored.score(errand))) for errand in errands[own]]
+        value, bar, met = float(np.median(real)), "", True
         if control.judged == "near random":
             most = controls.ceiling(recipe, chance)
             bar, met = f"<= {most:.3g}", value <= most

@@ -20,6 +20,7 @@ RECIPES = (
         oracle_return=475.0,
         best_return=500.0,
         measure=vector_figures,
+        thresholded=True,
         bars=(
             Bar(figure="real_return", least=450),
             Bar(figure="error_10_of_persistence", most=0.4),

@@ -1,0 +1,40 @@
+"""Runs rows on a world folder, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from simservice.errors import ConfigError
+from simservice.proving.record import Behaviour
+from simservice.proving.rows.determinism import bitwise
+from simservice.proving.rows.ground import Row, Subject
+from simservice.proving.rows.heads import reward_and_end
+from simservice.proving.rows.knowing import uncertainty
+from simservice.proving.rows.long_horizon import stability, wrong_dreams
+from simservice.proving.rows.luck import branches
+from simservice.proving.rows.speed import steps_a_second
+from simservice.proving.rows.starts import starts
+from simservice.proving.run import Check
+
+ROWS: dict[str, tuple[Row, ...]] = {
+    "A7": (stability, wrong_dreams),
+    "A7b": (branches,),
+    "A7c": (uncertainty,),
+    "A7d": (reward_and_end,),
+    "A7e": (starts,),
+    "A14": (bitwise,),
+    "A16": (steps_a_second,),
+}
+
+OF_ONE_GROUND = {"A7b": "simservice/FlipBall-v0"}
+
+
+def examine(folder: Path, rows: Sequence[str] = (), behaviour: Behaviour = "random") -> list[Check]:
+    """The named rows (none: all that fit the world's ground) of a world folder."""
+    unknown = [row for row in rows if row not in ROWS]
+    if unknown:
+        raise ConfigError(f"no row {unknown[0]!r}; there are: {', '.join(ROWS)}", key="rows")
+    subject = Subject.open(folder, behaviour)
+    chosen = rows or [row for row in ROWS if OF_ONE_GROUND.get(row, subject.env_id) == subject.env_id]
+    return [found for row in chosen for part in ROWS[row] for found in part(subject)]

@@ -1,0 +1,90 @@
+"""A7: a thousand steps of random play without a number that is none, whose frames look as real ones do; and whether
+uncertainty tells which dreams have gone wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from simservice.data.environments import close, make_environment, max_episode_steps
+from simservice.fidelity.pixels import is_picture
+from simservice.proving.rows.ground import Subject, auroc, check
+from simservice.proving.run import Check
+from simservice.training.windows import cut_windows, forecast, spread
+from simservice.types import Array, Leaves, to_leaves
+
+STEPS = 1_000
+LANES = 16
+REAL_STEPS = 4_000
+BAND = (0.01, 0.99)
+WITHIN = 0.95
+LEAD = 25  # of the dreams whose errors are to be told
+SLACK = 1e-6  # of a statistic's size: rounding is no drift
+
+
+def stability(subject: Subject) -> list[Check]:
+    """Frame statistics of 16 lanes x 1,000 steps against the real 1 to 99 % band; every statistic for itself."""
+    limit = {"max_episode_steps": STEPS} if _limited(subject) else {}
+    episodes = subject.fresh(REAL_STEPS, "random", **limit)
+    real = _statistics(
+        {path: np.concatenate([episode.observation[path] for episode in episodes]) for path in episodes[0].observation}
+    )
+    low, high = np.quantile(real, BAND, axis=0)
+    edge = SLACK * np.maximum(np.abs(low), np.abs(high))
+    envs = subject.lanes(LANES, limitless=True)
+    envs.action_space.seed(0)
+    envs.reset(seed=0)
+    within, finite = list[Array](), True
+    for _ in range(STEPS):
+        observation, reward, _, _, infos = envs.step(envs.action_space.sample())
+        leaves = to_leaves(envs.single_observation_space, observation, "observation")
+        numbers = _statistics(leaves)
+        finite &= bool(np.isfinite(numbers).all() and np.isfinite(reward).all()) and "world_error" not in infos
+        within.append((numbers >= low - edge) & (numbers <= high + edge))
+    share = np.concatenate(within).mean(axis=0)
+    own = ((real >= low) & (real <= high)).mean(axis=0)
+    return [
+        check("A7", f"numbers that are none in {LANES} x {STEPS} steps", float(not finite), most=0),
+        check(
+            "A7",
+            f"frames in the real band (worst statistic; reality {own.min():.3f})",
+            float(share.min()),
+            least=WITHIN,
+        ),
+    ]
+
+
+def wrong_dreams(subject: Subject) -> list[Check]:
+    """Area under the curve of the mean uncertainty for dreams whose error is more than twice the median one."""
+    if "uncertainty" not in subject.world.spec.capabilities:
+        return [check("A7", "detector of wrong dreams: the family tells no uncertainty", float("nan"))]
+    episodes = subject.fresh(REAL_STEPS // 2)
+    windows = cut_windows(episodes, LEAD, 256, subject.world.context_frames)
+    guess, rollout = forecast(subject.world, windows, copies=1)
+    whole = windows.valid[:, -1]
+    error = np.sqrt((((guess - windows.truth) / spread(episodes))[:, 1:] ** 2).mean(-1)).mean(1)[whole]
+    unsure = rollout.uncertainty.mean(axis=1)[whole]
+    wrong = error > 2 * np.median(error)
+    return [
+        check("A7", f"detector of wrong dreams, AUROC (base rate {wrong.mean():.2f})", auroc(unsure, wrong), least=0.8)
+    ]
+
+
+def _limited(subject: Subject) -> bool:
+    environment = make_environment(subject.env_id, subject.env_kwargs)
+    try:
+        return max_episode_steps(environment) is not None
+    finally:
+        close(environment)
+
+
+def _statistics(leaves: Leaves) -> Array:
+    """(n, S): of a picture its mean, its spread and its share of bright pixels; of a vector every number."""
+    parts: list[Array] = []
+    for array in leaves.values():
+        flat = array.reshape(len(array), -1)
+        if is_picture(array, 1):
+            light = flat.astype(np.float32)
+            parts += [light.mean(1)[:, None], light.std(1)[:, None], (light > 127).mean(1)[:, None]]
+        else:
+            parts.append(flat.astype(np.float64))
+    return np.concatenate(parts, axis=1)
