@@ -1,0 +1,255 @@
+"""The next frame's tokens from those of the frames so far and an action: sampled one after another or in few passes.
+
+Knows codes and action features; knows no pictures, rewards or episodes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from simservice.worlds.nets.transformer import FrameDecoder, FrameTransformer
+from simservice.worlds.world import Draw, Tensors
+
+MOST_START_PASSES = 16
+"""First frames are sampled in so many passes where tokens come in passes: there is no frame before to lean on."""
+
+TEMPERATURES = (0.1, 0.2, 0.3, 0.5, 0.7, 0.85, 1.0)
+CUTS = (0.0, 0.02, 0.05)
+_LEAST_PROBABILITY = 1e-3  # what a code costs that happens though it could never be drawn
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How a frame's tokens lie: over rows, then columns, then the codes of one patch."""
+
+    rows: int
+    columns: int
+    depth: int
+
+    @property
+    def tokens(self) -> int:
+        return self.rows * self.columns * self.depth
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A frame drawn from the model."""
+
+    code: Tensor  # (B, tokens) int64
+    surprise: Tensor  # (B,) mean over tokens of minus the log-probability at temperature 1
+
+
+class NextFrame(nn.Module):
+    """Embeddings, the transformer over frames, the decoder of the frame to come, and the decoder of first frames.
+
+    Where a token lies is the sum of a row's, a column's and a depth's vector; when it was is its age (transformer.py).
+    The first token of every frame stands for the action that led to it, and afterwards for the frame as a whole.
+    """
+
+    following: (
+        Tensor  # (2,) how frames are drawn: temperature, and below which share of the likeliest a code is never drawn
+    )
+    beginning: Tensor  # (2,) the same for first frames
+    seen: Tensor  # (tokens, codes) bool: which codes the training showed in which place
+    place: Tensor  # (tokens,)
+
+    def __init__(
+        self,
+        grid: Grid,
+        codes: int,
+        actions: int,
+        *,
+        decoding: Literal["autoregressive", "parallel"],
+        passes: int,
+        width: int,
+        heads: int,
+        layers: int,
+        decoder_layers: int,
+        window: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.grid, self.codes, self.causal, self.passes = grid, codes, decoding == "autoregressive", passes
+        self.start_passes = min(grid.tokens, MOST_START_PASSES)
+        self.code = nn.Embedding(codes, width)
+        self.row, self.column, self.level = (
+            nn.Parameter(torch.randn(count, width) * 0.02 ** (count == 1))
+            for count in (grid.rows, grid.columns, grid.depth)
+        )
+        self.action_before = nn.Linear(actions, width)  # the action that led to a frame
+        self.action_after = nn.Linear(actions, width)  # the action that leads on from it
+        self.no_action = nn.Parameter(torch.randn(width) * 0.02)
+        self.unknown = nn.Parameter(torch.randn(width) * 0.02)  # a token that is not drawn yet; before the first one
+        self.no_frame = nn.Parameter(torch.randn(grid.tokens + 2, width))  # the context of first frames
+        self.frames = FrameTransformer(width, heads, layers, window, dropout)
+        self.decoder = FrameDecoder(width, heads, decoder_layers, codes, dropout)
+        self.register_buffer("following", torch.tensor([1.0, 0.0]))
+        self.register_buffer("beginning", torch.tensor([1.0, 0.0]))
+        self.register_buffer("seen", torch.zeros(grid.tokens, codes, dtype=torch.bool))
+        self.register_buffer("place", torch.arange(grid.tokens), persistent=False)
+
+    # ---- what frames mean ----------------------------------------------------------------------------------------
+
+    def embed(self, code: Tensor, action: Tensor, first: Tensor) -> Tensor:
+        """(..., tokens + 1, width) of codes (..., tokens), the actions before (..., actions) and first (...) bool."""
+        acted = torch.where(first.unsqueeze(-1), self.no_action, self.action_before(action))
+        return torch.cat([acted.unsqueeze(-2), self.code(code) + self._places()], dim=-2)
+
+    def _places(self) -> Tensor:
+        """(tokens, width)."""
+        places = self.row[:, None, None] + self.column[None, :, None] + self.level[None, None, :]
+        return places.flatten(0, 2)
+
+    def context(self, meaning: Tensor, action: Tensor) -> Tensor:
+        """(B, tokens + 2, width) what the decoder leans on: the action (B, actions) and the frame before."""
+        return torch.cat([self.action_after(action).unsqueeze(1), meaning], dim=1)
+
+    def start_context(self, batch: int) -> Tensor:
+        """The same for first frames."""
+        return self.no_frame.expand(batch, -1, -1)
+
+    # ---- training ------------------------------------------------------------------------------------------------
+
+    def logits(self, context: Tensor, code: Tensor, shown: Tensor | None = None) -> Tensor:
+        """(R, tokens, codes) of frames with the codes (R, tokens), of which the model sees what it would in sampling.
+
+        One after another: the codes before each. In passes: those where `shown` (R, tokens) is True; none by default.
+        """
+        seen = self.code(code)
+        unknown = self.unknown.expand_as(seen)
+        if self.causal:
+            seen = torch.cat([unknown[:, :1], seen[:, :-1]], dim=1)
+        else:
+            seen = unknown if shown is None else torch.where(shown.unsqueeze(-1), seen, unknown)
+        found: Tensor = self.decoder(self._asking(context) + seen, context, causal=self.causal)
+        return found
+
+    def surprise(self, context: Tensor, code: Tensor, passes: int) -> Tensor:
+        """(R,) minus the log-probability of frames (R, tokens) that are drawn in so many passes.
+
+        In passes, of those tokens that have to be guessed in a random one of them, scaled up to all.
+        """
+        shown, asked = None, torch.ones_like(code, dtype=torch.float32)
+        if not self.causal:
+            shown = self._shown(len(code), passes, code.device)
+            asked = (~shown).float()
+        logits = self.logits(context, code, shown)
+        surprise = F.cross_entropy(logits.flatten(0, 1), code.flatten(), reduction="none").view(code.shape)
+        return (surprise * asked).sum(-1) * (code.shape[1] / asked.sum(-1))
+
+    def _shown(self, rows: int, passes: int, device: torch.device) -> Tensor:
+        """(rows, tokens) bool: random tokens, as many as are known before a random one of the passes."""
+        tokens = self.grid.tokens
+        before = torch.randint(passes, (rows, 1), device=device) * tokens // passes
+        return torch.rand(rows, tokens, device=device).argsort(-1) < before
+
+    def _asking(self, context: Tensor) -> Tensor:
+        """(R, tokens, width) a query for each token: where it is, and what was there."""
+        return context[:, 2:] + self._places()
+
+    def note(self, code: Tensor) -> None:
+        """Remembers which codes (..., tokens) there are in which place."""
+        self.seen[self.place, code] = True
+
+    def unseen(self, code: Tensor) -> Tensor:
+        """(B,) the mean surprise at frames (B, tokens) of which each token new in its place could as well be any."""
+        return (~self.seen[self.place, code]).sum(-1) * (math.log(self.codes) / self.grid.tokens)
+
+    # ---- sampling ------------------------------------------------------------------------------------------------
+
+    def draws(self, passes: int) -> dict[str, Draw]:
+        """The random numbers of one frame that is drawn in so many passes."""
+        tokens = self.grid.tokens
+        if self.causal:
+            return {"tokens": Draw("uniform", (tokens,))}
+        order = {"order": Draw("uniform", (tokens,))} if passes > 1 else {}
+        return {"tokens": Draw("uniform", (passes, tokens)), **order}
+
+    def sample(self, context: Tensor, draws: Tensors) -> Sampled:
+        """The next frame of every row of context (B, tokens + 2, width)."""
+        if self.causal:
+            return self._one_after_another(context, draws["tokens"], self.following)
+        return self._in_passes(context, draws, self.following)
+
+    def sample_start(self, draws: Tensors) -> Sampled:
+        """First frames."""
+        context = self.start_context(len(draws["tokens"]))
+        if self.causal:
+            return self._one_after_another(context, draws["tokens"], self.beginning)
+        return self._in_passes(context, draws, self.beginning)
+
+    def _one_after_another(self, context: Tensor, chance: Tensor, how: Tensor) -> Sampled:
+        asking, memory = self._asking(context), self.decoder.begin(context, self.grid.tokens)
+        before, codes, surprises = self.unknown.expand(len(context), -1), [], []
+        for token in range(self.grid.tokens):
+            logits = self.decoder.one(asking[:, token] + before, memory, context.shape[1] + token)
+            code, surprise = self._pick(logits, chance[:, token], how)
+            before = self.code(code)
+            codes.append(code)
+            surprises.append(surprise)
+        return Sampled(torch.stack(codes, 1), _mean(torch.stack(surprises, 1)))
+
+    def _in_passes(self, context: Tensor, draws: Tensors, how: Tensor) -> Sampled:
+        tokens, chance, asking = self.grid.tokens, draws["tokens"], self._asking(context)
+        passes = chance.shape[1]
+        if passes == 1:
+            code, surprise = self._pick(self.decoder(asking + self.unknown, context, causal=False), chance[:, 0], how)
+            return Sampled(code, _mean(surprise))
+        # A random order and not the surest first: greedy orders copy the frame before.
+        rank = draws["order"].argsort(dim=-1, stable=True).argsort(dim=-1, stable=True)
+        code = torch.zeros_like(rank)
+        surprise = torch.zeros_like(chance[:, 0])
+        for place in range(passes):
+            known = rank < place * tokens // passes
+            seen = torch.where(known.unsqueeze(-1), self.code(code), self.unknown)
+            drawn, said = self._pick(self.decoder(asking + seen, context, causal=False), chance[:, place], how)
+            code, surprise = torch.where(known, code, drawn), torch.where(known, surprise, said)
+        return Sampled(code, _mean(surprise))
+
+    def _pick(self, logits: Tensor, chance: Tensor, how: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes (...) by the inverse of the cumulative distribution, and their surprise, of logits (..., codes)."""
+        summed = torch.cumsum(probabilities(logits, how), dim=-1)
+        total = summed[..., -1:]
+        code = ((summed <= chance.unsqueeze(-1) * total) & (summed < total)).sum(-1)
+        said = torch.log_softmax(logits, dim=-1).gather(-1, code.unsqueeze(-1)).squeeze(-1)
+        return code, -said
+
+
+def probabilities(logits: Tensor, how: Tensor) -> Tensor:
+    """(..., codes) what is drawn from, up to a factor: at the temperature, without what is cut off; how (2,)."""
+    likely = torch.softmax(logits / how[0], dim=-1)
+    return torch.where(likely < how[1] * likely.amax(-1, keepdim=True), torch.zeros_like(likely), likely)
+
+
+def best_sampling(logits: Tensor, code: Tensor, temperatures: Sequence[float] = TEMPERATURES) -> Tensor:
+    """(2,) temperature and cut, by which codes (n,) unseen data took where the model had logits (n, codes).
+
+    The likelihood of what happened, where a code that cannot be drawn has a small one. So a branch that reality takes
+    keeps its frequency, and the thin haze of codes that it never takes is dropped: over many tokens and steps it is
+    what loses an object.
+    """
+    best, least = logits.new_tensor([1.0, 0.0]), math.inf
+    for cut in CUTS:
+        for temperature in temperatures:
+            how = logits.new_tensor([temperature, cut])
+            likely = probabilities(logits, how)
+            chance = likely.gather(-1, code.unsqueeze(-1)).squeeze(-1) / likely.sum(-1)
+            cost = float(-chance.clamp(min=_LEAST_PROBABILITY).log().double().mean())
+            if cost < least:
+                best, least = how, cost
+    return best
+
+
+def _mean(surprises: Tensor) -> Tensor:
+    """(B,) over (B, tokens), one after another: a sum's order of addition may depend on the batch."""
+    total = torch.zeros_like(surprises[:, 0])
+    for token in range(surprises.shape[1]):
+        total = total + surprises[:, token]
+    return total * (1 / surprises.shape[1])
