@@ -24,7 +24,7 @@ def prove(
     seeds: Annotated[str, typer.Option(help="Seeds, a world and an agent each: 0,1,2.")] = "0,1,2",
     out: Annotated[Path, typer.Option(help="Folder of cards, worlds and summary.json.")] = Path("runs/prove"),
     controls: Annotated[bool, typer.Option(help="Train agents in the controls, too.")] = True,
-    control_agents: Annotated[int, typer.Option(min=1, help="Agents in each control; their median counts.")] = 1,
+    control_agents: Annotated[int, typer.Option(min=1, help="Agents in each control; their median counts.")] = 3,
 ) -> None:
     """Prove a world: record, train, serve, train an agent inside, score it in reality, beside controls."""
     from simservice.proving.card import plain

@@ -14,7 +14,7 @@ from simservice.proving.run import Check, Proof, as_json
 
 LICENCE = "Apache-2.0"
 
-SHOWN = ("real_return", "worst_episode", "world_return", "gap", "minutes", "train_s", "agent_s")
+SHOWN = ("real_return", "worst_episode", "world_return", "gap", "minutes", "clock_minutes", "train_s", "agent_s")
 
 
 def write_card(proof: Proof, folder: Path, pictures: Sequence[Path]) -> Path:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from simservice.proving.recipe import Figures, Trial
-from simservice.training.evaluate import HORIZONS, evaluate
+from simservice.training.evaluate import HORIZONS, TerminationScore, evaluate, termination_score
+from simservice.training.windows import cut_windows, forecast
 
 TEST_STEPS = 4_000
+END_STEPS = 12_000  # ends are rare: of 4,000 steps of mixed play some 45
 
 
 def vector_figures(trial: Trial) -> Figures:
@@ -17,7 +19,7 @@ def vector_figures(trial: Trial) -> Figures:
         figures[f"error_{lead}"] = error.world
         figures[f"error_{lead}_of_persistence"] = error.world / error.persistence
         figures[f"error_{lead}_of_linear"] = error.world / error.linear
-    ends = found.termination
+    ends = _ends(trial)
     return figures | {
         "reward_r2": found.reward_r2,
         "end_precision": ends.precision,
@@ -27,3 +29,10 @@ def vector_figures(trial: Trial) -> Figures:
         "end_base_rate": ends.base_rate,
         "uncertainty_rank_correlation": found.uncertainty_rank_correlation,
     }
+
+
+def _ends(trial: Trial) -> TerminationScore:
+    """One step ahead of every step of fresh episodes."""
+    windows = cut_windows(trial.fresh(END_STEPS), 1, END_STEPS, trial.world.context_frames)
+    _, rollout = forecast(trial.world, windows, copies=1)
+    return termination_score(windows.terminated[:, 0], rollout.termination_probability[:, 0])

@@ -19,8 +19,7 @@ CURVES_HIGH, CURVES_WIDE = 120, 360
 def write(trial: Trial, path: Path, steps: int = 12) -> Path:
     """An open-loop dream of a held-out episode, beside reality."""
     if has_pictures(trial.held_out):
-        episode = max(trial.held_out, key=len)
-        picture = strip(dream(trial.world, [episode], steps, 1))
+        picture = strip(dream(trial.world, [max(trial.held_out, key=len)], steps, 1))
     else:
         picture = curves(trial)
     Image.fromarray(picture).save(path)
@@ -37,7 +36,7 @@ def strip(found: Dreams) -> Array:
 
 
 def curves(trial: Trial, horizon: int = 50, features: int = 6) -> Array:
-    """One panel a feature: reality in white, the dream in orange, from one start, under the real actions."""
+    """One panel a feature: reality broad and grey, the dream in orange, from one start, under the real actions."""
     episode = max(trial.held_out, key=len)
     windows = cut_windows([episode], horizon, 1, trial.world.context_frames)
     guess, _ = forecast(trial.world, windows, copies=5)
@@ -46,11 +45,12 @@ def curves(trial: Trial, horizon: int = 50, features: int = 6) -> Array:
         low = min(real[:, column].min(), dreamt[:, column].min())
         high = max(real[:, column].max(), dreamt[:, column].max())
         panel = np.full((CURVES_HIGH, CURVES_WIDE, 3), 24, np.uint8)
-        for values, colour in ((real[:, column], (235, 235, 235)), (dreamt[:, column], (255, 150, 40))):
-            across = np.linspace(4, CURVES_WIDE - 5, CURVES_WIDE * 2)
+        for values, colour, thick in ((real[:, column], (150, 150, 150), 2), (dreamt[:, column], (255, 150, 40), 0)):
+            across = np.linspace(4, CURVES_WIDE - 5, CURVES_WIDE * 30)  # so many that steep lines have no gaps
             height = np.interp(across, np.linspace(4, CURVES_WIDE - 5, len(values)), values)
             rows = CURVES_HIGH - 6 - (height - low) / max(high - low, 1e-9) * (CURVES_HIGH - 12)
-            panel[rows.round().astype(int), across.round().astype(int)] = colour
+            for shift in range(-thick, thick + 1):  # reality is the broad line under the dream's
+                panel[(rows + shift).round().astype(int), across.round().astype(int)] = colour
         panels.append(np.pad(panel, ((1, 1), (1, 1), (0, 0)), constant_values=70))
     return np.concatenate(panels)
 

@@ -27,7 +27,7 @@ SMALL = replace(
 @pytest.fixture(scope="module")
 def proof(tmp_path_factory):
     out = tmp_path_factory.mktemp("prove")
-    found = prove(SMALL, ProofConfig(seeds=(0,), out=out, score_episodes=20))
+    found = prove(SMALL, ProofConfig(seeds=(0,), out=out, score_episodes=20, control_agents=1))
     return found, out
 
 
