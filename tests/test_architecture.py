@@ -40,6 +40,7 @@ KNOWN_BY = {
     "minari": ("data/minari.py",),
     "scipy": ("fidelity/*", "training/*", "proving/*"),
     "matplotlib": ("demo/*",),
+    "tensorboardX": ("training/scalars.py",),
     "typer": ("cli/*",),
     "gymnasium": (
         "types.py", "protocol/*", "sessions/*", "engine/*", "worlds/codec.py", "worlds/recorded_starts.py",

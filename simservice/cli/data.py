@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -105,7 +105,7 @@ def _short(env_id: str) -> str:
 def train(
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Id or folder of a Minari dataset.")],
     family: Annotated[
-        str, typer.Option(help="Kind of world: ensemble; or a control: persistence, linear.")
+        str, typer.Option(help="Kind of world: ensemble, rssm, diffusion, ...; or a control: persistence, linear.")
     ] = "ensemble",
     out: Annotated[Path | None, typer.Option(help="Folder of the world (default: runs/ENV).")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the world (default: that of its folder).")] = None,
@@ -120,6 +120,13 @@ def train(
     patience: Annotated[int, typer.Option(min=1, help="Evaluations without progress before a phase ends.")] = 6,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="Processor threads; one is reproducible byte for byte.")] = 1,
+    precision: Annotated[
+        Literal["float32", "bfloat16"], typer.Option(help="Of losses; bfloat16 is for large worlds on cuda.")
+    ] = "float32",
+    compiler: Annotated[
+        str, typer.Option("--compile", metavar="BACKEND", help="Fuse losses by torch.compile, e.g. with inductor.")
+    ] = "",
+    tensorboard: Annotated[Path | None, typer.Option(help="Folder of figures over the updates.")] = None,
     seed: Seed = 0,
     root: Root = None,
 ) -> None:
@@ -142,6 +149,9 @@ def train(
         resume=resume,
         patience=patience,
         device=pick_device(device),
+        precision=precision,
+        compiler=compiler,
+        tensorboard=tensorboard,
     )
     try:
         with shares() as progress:

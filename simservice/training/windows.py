@@ -162,9 +162,13 @@ def nrmse(forecasts: Array, windows: Windows, scale: Array) -> Array:
     return np.sqrt(np.where(alive > 0, total / np.maximum(alive, 1), np.nan))
 
 
-def open_loop_score(world: World, windows: Windows, scale: Array, copies: int = 3) -> float:
+def open_loop_errors(world: World, windows: Windows, scale: Array, copies: int = 3) -> Array:
+    """(H,) the error of the forecast 1 ... H steps ahead; NaN where no window is alive."""
+    return nrmse(forecast(world, windows, copies)[0], windows, scale)
+
+
+def overall(errors: Array) -> float:
     """One number to stop training by: the geometric mean of the errors 1 ... H steps ahead, lower is better."""
-    errors = nrmse(forecast(world, windows, copies)[0], windows, scale)
     known = errors[np.isfinite(errors)]
     return float(np.exp(np.log(np.maximum(known, 1e-12)).mean())) if len(known) else math.inf
 

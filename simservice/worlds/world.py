@@ -164,6 +164,13 @@ class World(nn.Module, ABC):
         """
         raise TypeError(f"{self.family} has no training phase {phase!r}")
 
+    def monitors(self, batch: Batch) -> dict[str, float]:
+        """While training, on held-out segments: the family's own figures, such as whether actions count.
+
+        Torch's own random numbers may be used here, too.
+        """
+        return {}
+
     def calibrate(self, episodes: Sequence[Episode]) -> None:
         """After training, on held-out episodes: sets what only unseen data tells, such as the uncertainty's scale."""
         return None

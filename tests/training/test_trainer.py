@@ -249,3 +249,37 @@ def test_the_training_state_holds_json_and_tensors_only(dataset, tmp_path):
 def test_spaces_a_family_does_not_take_are_refused(dataset, tmp_path):
     with pytest.raises(InvalidInput, match="observation"):
         train(replace(dataset, observation_space=spaces.Text(4)), "ensemble", tmp_path / "w")
+
+
+def test_progress_tells_the_error_steps_ahead_and_the_time_left(dataset, tmp_path):
+    said = []
+    tiny = {**TINY, "updates": 150, "evaluate_every": 50}
+    config = TrainConfig(overrides=tiny)
+    train(dataset, "ensemble", tmp_path / "w", config=config, progress=lambda words, share: said.append(words))
+    assert " left" in said[1] and " at 1 / 5 / 10" in said[1]
+
+
+def test_figures_go_to_tensorboard(dataset, tmp_path):
+    from tensorboardX.proto.event_pb2 import Event  # noqa: PLC0415
+
+    config = TrainConfig(overrides=TINY, tensorboard=tmp_path / "figures")
+    train(dataset, "ensemble", tmp_path / "w", config=config)
+    written = b"".join(path.read_bytes() for path in (tmp_path / "figures").iterdir())
+    names, offset = set(), 0
+    while offset < len(written):  # length, its checksum, the event, its checksum
+        length = int.from_bytes(written[offset : offset + 8], "little")
+        event = Event.FromString(written[offset + 12 : offset + 12 + length])
+        names |= {value.tag for value in event.summary.value}
+        offset += length + 16
+    assert {"loss", "loss/dynamics", "learning_rate", "open_loop", "open_loop/1"} <= names
+
+
+def test_bfloat16_losses_train_and_count_as_another_training(dataset, finished, tmp_path):
+    summary = train(dataset, "ensemble", tmp_path / "w", config=TrainConfig(overrides=TINY, precision="bfloat16"))
+    assert summary.version != finished[1].version
+    assert np.isfinite(summary.evaluation.errors[1].world)
+
+
+def test_compiled_losses_train_the_same_world_but_for_rounding(dataset, finished, tmp_path):
+    summary = train(dataset, "ensemble", tmp_path / "w", config=TrainConfig(overrides=TINY, compiler="eager"))
+    assert summary.evaluation.errors[1].world == pytest.approx(finished[1].evaluation.errors[1].world, rel=1e-3)

@@ -331,6 +331,24 @@ class Diffusion(World):
         return end, reward
 
     @torch.no_grad()
+    def monitors(self, batch: Batch) -> dict[str, float]:
+        """How much larger the frame's loss is under actions dealt out anew: near 1 the world ignores what is done."""
+        frames, acted = (
+            self.pictures.bytes_of(batch.observation[self.pictures.path]),
+            self._acted_over_time(batch.action),
+        )
+        rows, step = torch.arange(len(frames), device=frames.device), batch.valid.sum(1) - 1
+        given, clean = self._given(frames, acted, step), centred(frames[rows, step + 1])
+        dealt = given.acted.clone()
+        dealt[:, -1, :-1] = dealt[torch.randperm(len(frames), device=frames.device), -1, :-1]
+        losses = []
+        for condition in (given, _Given(given.frames, dealt)):  # the same noise for both
+            with torch.random.fork_rng(devices=[] if frames.device.type == "cpu" else [frames.device]):
+                torch.manual_seed(0)
+                losses.append(float(self._frame_miss(condition, clean).mean()))
+        return {"action_shuffle_ratio": losses[1] / max(losses[0], 1e-12)}
+
+    @torch.no_grad()
     def calibrate(self, episodes: Sequence[Episode]) -> None:
         """Sets the uncertainty's scale so that it is the one-step NRMSE on average, and the end's shift."""
         doubts, misses, ends, ended = [], [], [], []
