@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from simservice.types import Array, Episode, WorldSpec
 from simservice.worlds.codec import Codec
+from simservice.worlds.history import History, at_step, opened
 from simservice.worlds.nets.denoiser import Denoiser, descend, euler, levels, sample
 from simservice.worlds.nets.outcome import Outcome
 from simservice.worlds.nets.unet import GROUP_CHANNELS
@@ -81,13 +82,6 @@ class DiffusionConfig:
             raise ValueError("share_at_max and context_level must be in [0, 1]")
         if self.memory_steps < self.context:
             raise ValueError("memory_steps must be context or more")
-
-
-class _Given(NamedTuple):
-    """What a frame is drawn from, for B rows."""
-
-    frames: Tensor  # (B, context, channels, height, width) uint8, oldest first
-    acted: Tensor  # (B, context, actions + 1) float32: what was done at each; the last column says whether it is known
 
 
 class Diffusion(World):
@@ -165,41 +159,32 @@ class Diffusion(World):
 
     def _opened(self, frame: Tensor) -> Tensors:
         """Rows that have seen one frame and nothing else."""
-        context, batch = self.config.context, len(frame)
-        state = {
-            "frames": frame[:, None].repeat(1, context, 1, 1, 1),
-            "acted": torch.zeros(batch, context, self.action_codec.width + 1, device=frame.device),
-        }
-        memory = {"memory": torch.zeros(batch, self.config.memory, device=frame.device)}
-        return state | (memory if self.config.memory else {})
+        memory = torch.zeros(len(frame), self.config.memory, device=frame.device)
+        return self._state(opened(frame, self.config.context, self.action_codec.width), memory)
+
+    def _state(self, history: History, memory: Tensor) -> Tensors:
+        return {**history._asdict(), **({"memory": memory} if self.config.memory else {})}
 
     def observe(
         self, state: Tensors, observation: Tensors, previous_action: Tensors, is_first: Tensor, draws: Tensors
     ) -> Tensors:
-        frame = self.pictures.bytes_of(observation[self.pictures.path])
-        action = self._action(previous_action)
-        shifted = self._shifted(_Given(state["frames"], _acted(state["acted"], action)), frame)
+        frame, action = self.pictures.bytes_of(observation[self.pictures.path]), self._action(previous_action)
+        memory = self._memory(state)
         if self.config.memory:
-            last = centred(state["frames"][:, -1])
-            _, shifted["memory"] = self.outcome(last, centred(frame), action, state["memory"])
-        opened = self._opened(frame)
+            _, memory = self.outcome(centred(state["frames"][:, -1]), centred(frame), action, memory)
+        continued = self._state(_history(state).done(action).seen(frame), memory)
+        started = self._opened(frame)
         return {
-            name: torch.where(is_first.view(-1, *[1] * (value.ndim - 1)), opened[name], value)
-            for name, value in shifted.items()
+            name: torch.where(is_first.view(-1, *[1] * (value.ndim - 1)), started[name], value)
+            for name, value in continued.items()
         }
-
-    def _shifted(self, given: _Given, frame: Tensor) -> Tensors:
-        return {"frames": torch.cat([given.frames[:, 1:], frame[:, None]], dim=1), "acted": given.acted}
 
     def step(self, state: Tensors, action: Tensors, draws: Tensors) -> tuple[Tensors, StepOut]:
         done = self._action(action)
-        given = _Given(state["frames"], _acted(state["acted"], done))
-        drawn, doubt = self._draw(given, draws["noise"])
+        history = _history(state).done(done)
+        drawn, doubt = self._draw(history, draws["noise"])
         frame = snapped(drawn)
-        after = self._shifted(given, frame)
         answer, memory = self.outcome(centred(state["frames"][:, -1]), centred(frame), done, self._memory(state))
-        if self.config.memory:
-            after["memory"] = memory
         probability = self.outcome.end_probability(answer)
         terminated = probability > draws["termination"]
         out = StepOut(
@@ -209,12 +194,12 @@ class Diffusion(World):
             uncertainty=doubt,
             aux={},
         )
-        return after, out
+        return self._state(history.seen(frame), memory), out
 
     def _memory(self, state: Tensors) -> Tensor:
         return state["memory"] if self.config.memory else state["acted"][:, 0, :0]
 
-    def _draw(self, given: _Given, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def _draw(self, given: History, noise: Tensor) -> tuple[Tensor, Tensor]:
         """The next frame in [-1, 1], not snapped, and the calibrated doubt (B,)."""
         batch = len(noise)
         before, acted = centred(given.frames).flatten(1, 2), given.acted.flatten(1)
@@ -286,15 +271,10 @@ class Diffusion(World):
         batch, time = next(iter(action.values())).shape[:2]
         return self._action({path: leaf.flatten(0, 1) for path, leaf in action.items()}).view(batch, time, -1)
 
-    def _given(self, frames: Tensor, acted: Tensor, step: Tensor) -> _Given:
-        """The context of one step of every segment, as `observe` would have built it frame by frame."""
-        rows = torch.arange(len(step), device=step.device)[:, None]
-        time = step[:, None] + torch.arange(1 - self.config.context, 1, device=step.device)  # (B, context)
-        known = (time >= 0).float()[..., None]
-        done = acted[rows, time.clamp(min=0)]
-        return _Given(frames[rows, time.clamp(min=0)], torch.cat([done * known, known], dim=-1))
+    def _given(self, frames: Tensor, acted: Tensor, step: Tensor) -> History:
+        return at_step(frames, acted, step, self.config.context)
 
-    def _frame_miss(self, given: _Given, clean: Tensor) -> Tensor:
+    def _frame_miss(self, given: History, clean: Tensor) -> Tensor:
         """(B,) the denoiser's loss at random levels of noise, on a context that has some noise itself."""
         config, batch = self.config, len(clean)
         sigma = torch.exp(config.noise_mean + config.noise_deviation * torch.randn(batch, device=clean.device))
@@ -342,7 +322,7 @@ class Diffusion(World):
         dealt = given.acted.clone()
         dealt[:, -1, :-1] = dealt[torch.randperm(len(frames), device=frames.device), -1, :-1]
         losses = []
-        for condition in (given, _Given(given.frames, dealt)):  # the same noise for both
+        for condition in (given, History(given.frames, dealt)):  # the same noise for both
             with torch.random.fork_rng(devices=[] if frames.device.type == "cpu" else [frames.device]):
                 torch.manual_seed(0)
                 losses.append(float(self._frame_miss(condition, clean).mean()))
@@ -366,7 +346,7 @@ class Diffusion(World):
         self.doubt_scale.fill_(float(torch.cat(misses).mean() / torch.cat(doubts).mean().clamp(min=1e-6)))
         self.outcome.fit_shift(torch.cat(ends), torch.cat(ended))
 
-    def _transitions(self, episodes: Sequence[Episode]) -> Iterator[tuple[_Given, Tensor, Tensor]]:
+    def _transitions(self, episodes: Sequence[Episode]) -> Iterator[tuple[History, Tensor, Tensor]]:
         """Steps of the episodes with what was known at each, the frame that came, and whether it ended the episode."""
         device = self.doubt_scale.device
         stride = max(1, sum(len(episode) for episode in episodes) // _CALIBRATED_STEPS)
@@ -392,10 +372,8 @@ class Diffusion(World):
         self.start_frames.put(starts)
 
 
-def _acted(before: Tensor, action: Tensor) -> Tensor:
-    """The actions known so far (B, context, actions + 1), with one more at the end."""
-    known = torch.cat([action, torch.ones_like(action[:, :1])], dim=-1)
-    return torch.cat([before[:, 1:], known[:, None]], dim=1)
+def _history(state: Tensors) -> History:
+    return History(state["frames"], state["acted"])
 
 
 def _pooled(difference: Tensor) -> Tensor:
