@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
+import gymnasium as gym
+import numpy as np
 import torch
+from gymnasium import spaces
 
 from simservice.engine.control import Control
 from simservice.engine.pages import Pages
@@ -19,6 +22,7 @@ class Actor(Protocol):
     """Acts once a step, for all lanes."""
 
     looks: bool  # at observations
+    fits: bool  # its raw actions to the action space, before the world gets them
     lane_bytes: int  # of what it says about one step of one lane, about
 
     def act(self, number: int, observation: Leaves, control: Control, pages: Pages) -> Leaves:
@@ -29,6 +33,7 @@ class Script:
     """Acts as it was told before."""
 
     looks = False
+    fits = False
     lane_bytes = 0
 
     def __init__(self, actions: Leaves) -> None:
@@ -48,6 +53,7 @@ class Pilot:
         self._policy = policy
         self._distribution = ActionDistribution(policy.distribution, spec.action_space)
         self._parameters = SamplingParameters(explore=not use.greedy, epsilon=use.epsilon, rescale=not use.clip_only)
+        self.fits = not _counts_from_zero(spec.action_space)
         self._draws = {} if use.greedy else self._distribution.draws
         self.lane_bytes = 4 + sum(_bytes(output.shape, output.dtype.itemsize) for output in policy.outputs)
 
@@ -64,6 +70,10 @@ class Pilot:
             return {}
         seed, counter = torch.from_numpy(control.seed[:lanes]), torch.from_numpy(control.counter[:lanes])
         return {name: draw.numpy() for name, draw in lane_draws(self._draws, seed, counter, "explore").items()}
+
+
+def _counts_from_zero(space: gym.Space[Any]) -> bool:
+    return isinstance(space, spaces.Discrete | spaces.MultiDiscrete) and not np.any(space.start)
 
 
 def _bytes(shape: tuple[int, ...], itemsize: int) -> int:

@@ -24,7 +24,7 @@ from gymnasium.vector import AutoresetMode
 from simservice.engine.arena import Arena
 from simservice.engine.batching import choose, span
 from simservice.engine.control import Control
-from simservice.engine.imagination import Imagination
+from simservice.engine.imagination import MOST_ROW_BYTES, Imagination
 from simservice.engine.policies import RolloutPolicy
 from simservice.engine.refusals import misshapen, reset_problem
 from simservice.engine.requests import Copy, Kind, Request
@@ -74,7 +74,6 @@ class Engine:
         known_uncertainty: float = math.inf,  # beyond which a step is counted as outside what the world knows
         rollout_limits: RolloutLimits = ROLLOUT_LIMITS,
     ) -> None:
-        self._rollout_limits = rollout_limits
         self._known_uncertainty = known_uncertainty
         self.world = world.to(device).eval().requires_grad_(False)
         self.spec = world.spec
@@ -82,6 +81,8 @@ class Engine:
         self.name = name or self.spec.full_name
         self._arena = Arena(world, capacity, device)
         self.lane_bytes = self._arena.lane_bytes  # what one lane occupies on the device
+        widest = max(capacity, MOST_ROW_BYTES // max(1, self.lane_bytes))
+        self.rollout_limits = rollout_limits._replace(lanes=min(rollout_limits.lanes, widest))
         self.snapshot_lane_bytes = snapshot_lane_bytes(dict(world.slots))
         self._control = Control(capacity + 1)
         self._stats = EngineStats(capacity=capacity)
@@ -361,7 +362,7 @@ class Engine:
         self._stats.batches.clear()
         self._stats.padded_rows = 0
         self._ticker = Ticker(runner, self._arena, self._control, self.name)
-        self._imagination = Imagination(self.world, self._control, self._ticker, self._rollout_limits, self._runner)
+        self._imagination = Imagination(self.world, self._control, self._ticker, self.rollout_limits, self._runner)
 
     def _runner(self, arena: Arena, control: Control, emits: bool = True) -> Runner:
         return Runner(self.world, arena, control, self.sizes, self._stats, self._known_uncertainty, emits)

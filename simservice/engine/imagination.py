@@ -30,6 +30,7 @@ from simservice.sessions.settings import RolloutLimits
 from simservice.types import SEED_LIMIT, Array, Imagine, Leaf, leaves_of
 from simservice.worlds.world import World
 
+MOST_ROW_BYTES = 2**28  # of one rollout's lanes, where the arena is smaller
 AT_ONCE = 8  # rollouts that play; more wait for one of them to end
 STEP_BYTES = 8 + 1 + 1 + 4  # reward, ends and uncertainty of one lane's step
 

@@ -14,11 +14,12 @@ MASKS = ("distrusted", "world_error")
 class Pages:
     """The part that is being written; `room` is how many steps it holds."""
 
-    def __init__(self, command: Imagine, lanes: int, room: int, uncertain: bool) -> None:
+    def __init__(self, command: Imagine, lanes: int, room: int, uncertain: bool, fitted: bool) -> None:
         self.lanes = lanes
         self._command = command
         self._room = room
         self._uncertain = uncertain
+        self._fitted = fitted  # a policy's actions are not what the world takes
         self._first = 0
         self._start: Leaves | None = None
         self._arrays: dict[str, Array] = {}
@@ -44,8 +45,8 @@ class Pages:
         if self._command.action:
             for path, array in action.items():
                 self._put(ACTION + path, array)
-                if raw.dtype.kind == "f" or not np.array_equal(raw, array):
-                    self._put(OUTPUT + RAW, raw)
+            if self._fitted:
+                self._put(OUTPUT + RAW, raw)
         if self._command.outputs:
             for name, array in outputs.items():
                 self._put(OUTPUT + name, array)

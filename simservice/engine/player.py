@@ -83,10 +83,11 @@ class _Player:
         self.control = control
         emits = command.advance or command.observation or given.actor.looks
         self.runner = given.runner(self.arena, control, emits)
+        self.runner.between = given.turns.give_way
         self.episodes = Episodes(self.runner, control)
         self.stops = bool((control.mode[: self.count] == DISABLED).all())
         room = min(command.steps, max(1, PART_BYTES // max(1, given.step_bytes)))
-        self.pages = Pages(command, self.count, room, "uncertainty" in world.spec.capabilities)
+        self.pages = Pages(command, self.count, room, "uncertainty" in world.spec.capabilities, given.actor.fits)
 
     def play(self) -> None:
         """All steps."""

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from simservice.errors import DeadlineExceeded, InternalError, SimserviceError
+from simservice.sessions.waiting import ended
 from simservice.types import Imagined
 
 log = logging.getLogger(__name__)
@@ -23,16 +24,16 @@ PARTS_AHEAD = 4  # that wait for their listener before the thread waits, too
 class Rollout(AsyncIterator[Imagined]):
     """The parts of one rollout, in order. Used on the event loop, but for the methods of its thread."""
 
-    def __init__(self, ended: Callable[[Rollout], None]) -> None:
+    def __init__(self, forget: Callable[[Rollout], None]) -> None:
         self.before: bytes | None = None  # what the lanes were, where the rollout is to advance them
         self.after: Any = None  # what they are, once it is over
         self._loop = asyncio.get_running_loop()
         self._parts: asyncio.Queue[Imagined | SimserviceError] = asyncio.Queue()
         self._room = threading.Semaphore(PARTS_AHEAD)
         self._stopped: SimserviceError | None = None
-        self._over = False
+        self._end: asyncio.Future[bool] = self._loop.create_future()  # whether it was played to its end
         self._heard = False  # all of it
-        self._ended = ended
+        self._forget = forget
 
     # ---- the event loop ---------------------------------------------------------------------------------------------
 
@@ -49,7 +50,7 @@ class Rollout(AsyncIterator[Imagined]):
 
     def stop(self, error: SimserviceError | None = None) -> None:
         """Ends it after the step it is in, unless it is over; whoever listens gets the error."""
-        if self._stopped is None and not self._over:
+        if self._stopped is None and not self._end.done():
             self._stopped = error or DeadlineExceeded.not_ended()
             self._room.release()
 
@@ -57,10 +58,10 @@ class Rollout(AsyncIterator[Imagined]):
         """It cannot even begin."""
         self._finish(error if isinstance(error, SimserviceError) else InternalError(f"no rollout ({error})"))
 
-    @property
-    def over(self) -> bool:
-        """Whether its thread has nothing more to do."""
-        return self._over
+    async def over(self) -> bool:
+        """Waits until its thread has nothing more to do; tells whether it was played to its end."""
+        await ended(self._end)
+        return self._end.result()
 
     # ---- its thread -------------------------------------------------------------------------------------------------
 
@@ -88,10 +89,10 @@ class Rollout(AsyncIterator[Imagined]):
         self._call(self._parts.put_nowait, part)
 
     def _finish(self, failure: SimserviceError | None) -> None:
-        self._over = True
+        self._end.set_result(failure is None)
         if failure is not None:
             self._parts.put_nowait(failure)
-        self._ended(self)
+        self._forget(self)
 
     def _call(self, method: Callable[..., object], *arguments: object) -> None:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,6 +56,7 @@ class Runner:
     ) -> None:
         self._graphs: dict[tuple[Call, int], GraphedCall] = {}
         self.emits = emits
+        self.between: Callable[[], None] | None = None  # called between two calls of the world for one step
         self.world = world
         self.arena = arena
         self.control = control
@@ -78,9 +79,12 @@ class Runner:
         pieces = self._cut(len(lanes))
         if len(pieces) == 1:
             return self._step(lanes, where, action, pieces[0][2])
-        return _join_steps(
-            [self._step(lanes[a:b], piece(where, a, b), _rows(action, a, b), size) for a, b, size in pieces]
-        )
+        parts: list[Stepped] = []
+        for a, b, size in pieces:
+            if parts and self.between is not None:
+                self.between()
+            parts.append(self._step(lanes[a:b], piece(where, a, b), _rows(action, a, b), size))
+        return _join_steps(parts)
 
     def start(self, lanes: Array) -> Started:
         """First states from the world's own starts."""

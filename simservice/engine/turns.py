@@ -30,6 +30,11 @@ class Turns:
             self._waiting[side] -= 1
             self._busy, self._last = True, side
 
+    def give_way(self) -> None:
+        """Between two calls of one rollout: others that wait go first."""
+        self.end()
+        self.begin("rollout")
+
     def end(self) -> None:
         """The turn is over."""
         with self._changed:

@@ -133,7 +133,7 @@ class Replica:
             max_points_bytes=config.sessions.max_points_bytes,
             deadline_s=max(1, round(config.sessions.deadline_s)),
             max_rollout_steps=config.sessions.max_rollout_steps,
-            max_rollout_lanes=config.sessions.max_rollout_lanes,
+            max_rollout_lanes=self.engine.rollout_limits.lanes,
             max_rollout_bytes=config.sessions.max_rollout_bytes,
             rollout_deadline_s=max(1, round(config.sessions.rollout_deadline_s)),
         )

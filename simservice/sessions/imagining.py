@@ -9,11 +9,18 @@ again has it played again. A replay of the journal plays it, too.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import replace
 from typing import Any, Protocol
 
-from simservice.errors import InternalError, InvalidInput, SimserviceError, StoreUnavailable, UnknownPolicy
+from simservice.errors import (
+    InternalError,
+    InvalidInput,
+    ReplicaDraining,
+    SimserviceError,
+    StoreUnavailable,
+    UnknownPolicy,
+)
 from simservice.sessions.holdings import Holdings
 from simservice.sessions.lanes import LaneEngine, Result, Rolled, Rollout
 from simservice.sessions.session import Session
@@ -64,36 +71,86 @@ class Imagining:
     async def play(
         self, session: Session, sequence: int, command: Imagine, payload: bytes, timeout_ms: int
     ) -> AsyncGenerator[Imagined | Result, None]:
-        """The parts of a rollout, or the kept answer of another request that had this number."""
-        async with session.turn:
-            await self._held.settled(session)
-            kept: Rolled | None = None
-            if command.advance and (answer := session.kept(sequence)) is not None:
-                self._held.stats.repeats += 1
-                if not isinstance(answer, Rolled):
-                    yield answer
-                    return
-                kept = answer
-            elif sequence and not command.advance:
-                raise InvalidInput("sequence", f"is {sequence}; a rollout that does not advance carries 0")
-            rollout = await self._begun(session, command, kept)
-            seconds = timeout_ms / 1000 or self._config.rollout_deadline_s
-            alarm = asyncio.get_running_loop().call_later(seconds, rollout.stop)
-            self._under_way[session] = rollout
-            try:
-                async for part in rollout:
-                    if part.last:
-                        await self._ended(session, sequence, command, payload, None if kept else rollout)
-                    yield part
-            finally:
-                alarm.cancel()
-                rollout.stop()
-                del self._under_way[session]
+        """The parts of a rollout, or the kept answer of another request that had this number.
+
+        The session's turn is held by a task of its own: a reader that hangs keeps the session from nobody.
+        """
+        begun: asyncio.Future[Rollout | Result] = asyncio.get_running_loop().create_future()
+        work = self._held.spawn(self._drive(session, sequence, command, payload, timeout_ms, begun))
+        work.add_done_callback(_heard)
+        try:
+            rollout = await begun
+        except asyncio.CancelledError:
+            work.cancel()
+            raise
+        if not isinstance(rollout, AsyncIterator):
+            yield rollout
+            return
+        try:
+            async for part in rollout:
+                if part.last:
+                    await ended(work)
+                    work.result()
+                yield part
+        finally:
+            rollout.stop()
 
     def stop(self, session: Session, error: SimserviceError) -> None:
         """Ends the session's rollout, if one is under way, with an error."""
         if (rollout := self._under_way.get(session)) is not None:
             rollout.stop(error)
+
+    def stop_all(self) -> None:
+        """Ends all of them: their sessions go on elsewhere."""
+        for rollout in self._under_way.values():
+            rollout.stop(ReplicaDraining())
+
+    # ---- one rollout -------------------------------------------------------------------------------------------------
+
+    async def _drive(
+        self,
+        session: Session,
+        sequence: int,
+        command: Imagine,
+        payload: bytes,
+        timeout_ms: int,
+        begun: asyncio.Future[Rollout | Result],
+    ) -> None:
+        """Begins it, waits for its end, and does what makes it count before its last part is answered."""
+        async with session.turn:
+            kept: Rolled | None = None
+            try:
+                await self._held.settled(session)
+                answer = self._kept(session, sequence, command)
+                if answer is not None and not isinstance(answer, Rolled):
+                    begun.set_result(answer)
+                    return
+                kept = answer
+                rollout = await self._begun(session, command, kept)
+            except Exception as error:
+                begun.set_exception(error)
+                return
+            seconds = timeout_ms / 1000 or self._config.rollout_deadline_s
+            alarm = asyncio.get_running_loop().call_later(seconds, rollout.stop)
+            self._under_way[session] = rollout
+            begun.set_result(rollout)
+            try:
+                if await rollout.over():
+                    await self._ended(session, sequence, command, payload, None if kept else rollout)
+            finally:
+                alarm.cancel()
+                del self._under_way[session]
+
+    def _kept(self, session: Session, sequence: int, command: Imagine) -> Result | None:
+        """The answer to a request with this number, if it is done already."""
+        if not command.advance:
+            if sequence:
+                raise InvalidInput("sequence", f"is {sequence}; a rollout that does not advance carries 0")
+            return None
+        answer = session.kept(sequence)
+        if answer is not None:
+            self._held.stats.repeats += 1
+        return answer
 
     async def _begun(self, session: Session, command: Imagine, kept: Rolled | None) -> Rollout:
         played = command if kept is None else kept.command
@@ -105,19 +162,10 @@ class Imagining:
     async def _ended(
         self, session: Session, sequence: int, command: Imagine, payload: bytes, rollout: Rollout | None
     ) -> None:
-        """Does, before the last part is answered, what makes the rollout count."""
         if not command.advance:
             await self._touched(session)
         elif rollout is not None:
-            work = self._held.spawn(self._settle(session, sequence, command, payload, rollout))
-            try:
-                await ended(work)
-            except asyncio.CancelledError:
-                # The caller has gone, and the journal may have it: whoever comes next waits for its end.
-                session.unsettled = work
-                work.add_done_callback(_heard)
-                raise
-            work.result()
+            await self._settle(session, sequence, command, payload, rollout)
         self._held.renew(session)
 
     async def _touched(self, session: Session) -> None:
@@ -165,6 +213,7 @@ async def replayed(
     return Rolled(command, rollout.before)
 
 
-def _heard(task: asyncio.Task[Any]) -> None:
+def _heard(task: asyncio.Task[None]) -> None:
+    """What went wrong is told to whoever waits for the last part; if nobody does, to whoever resumes the session."""
     if not task.cancelled():
         task.exception()

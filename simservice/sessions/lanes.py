@@ -123,6 +123,11 @@ class Rollout(Protocol):
 
     def __aiter__(self) -> AsyncIterator[Imagined]: ...
 
+    async def __anext__(self) -> Imagined: ...
+
+    async def over(self) -> bool:
+        """Waits until nothing more will be played; tells whether it was played to its end."""
+
     def stop(self, error: SimserviceError | None = None) -> None:
         """Ends it after the step it is in; whoever listens gets the error, by default DeadlineExceeded.
 

@@ -256,6 +256,7 @@ class SessionService:
     async def stop(self) -> None:
         """Frees all lanes after the requests under way; the sessions stay in the store for other replicas."""
         self.deadlines.stop()
+        self._imagining.stop_all()
         await self.held.stop()
 
     def stats(self) -> SessionStats:
@@ -309,6 +310,7 @@ class SessionService:
 
     async def _take_over(self, local: Session, tenant: Tenant) -> Session:
         """Resumes what another stream of this replica holds: with its lanes, when they are where the store is."""
+        self._imagining.stop(local, SessionFenced(local.token))
         async with local.turn:
             if local.unsettled is not None:
                 await asyncio.wait([local.unsettled])

@@ -48,7 +48,7 @@ class SessionConfig:
     max_rollout_steps: int = ROLLOUT_LIMITS.steps
     max_rollout_lanes: int = ROLLOUT_LIMITS.lanes  # lanes times copies, on the device besides those of the sessions
     max_rollout_bytes: int = ROLLOUT_LIMITS.bytes  # of all replies of one rollout
-    rollout_deadline_s: float = 600.0  # a rollout that has not ended after this is ended, unless it says otherwise
+    rollout_deadline_s: float = 300.0  # a rollout that has not ended after this is ended, unless it says otherwise
     idle_ttl_s: float = 600.0  # a session nobody drives is closed after this
     deadline_s: float = 30.0  # a request that has not begun after this is not done, unless it says otherwise
     detached_ttl_s: float = 30.0  # lanes of a broken stream are given up after this; the session itself stays

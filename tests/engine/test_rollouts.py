@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from pilots import LinearPolicy
@@ -25,6 +26,9 @@ from simservice.sessions.lanes import Reset, Step
 from simservice.sessions.settings import RolloutLimits
 from simservice.types import TRUSTING, Caution, Imagine, PolicyUse
 
+ON_A_DEVICE = pytest.param(
+    "on a device", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+)
 LANES, STEPS = 6, 40
 MODES = [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP]
 NOISY = ToyConfig(noise=0.2, bound=2.0)
@@ -94,9 +98,15 @@ def assert_same(imagined, steps):
 # ---- the bits of stepping ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("where", ["on the CPU", "as on a device", ON_A_DEVICE])
 @pytest.mark.parametrize("caution", [TRUSTING, Caution(truncate_at_trust_horizon=True)], ids=["trusting", "cautious"])
 @pytest.mark.parametrize("mode", MODES)
-def test_an_open_loop_gives_the_bits_of_its_steps_and_leaves_its_lanes_where_they_would_be(mode, caution):
+def test_an_open_loop_gives_the_bits_of_its_steps_and_leaves_its_lanes_where_they_would_be(
+    mode, caution, where, monkeypatch
+):
+    if where == "as on a device":  # where steps are graphs, which are called line by line here
+        monkeypatch.setattr("simservice.engine.engine.GRAPHED", frozenset({"cpu"}))
+
     async def scenario(engine):
         mine, twins = await begun(engine, mode=mode, caution=caution), await begun(engine, mode=mode, caution=caution)
         for seed in range(3):
@@ -109,7 +119,7 @@ def test_an_open_loop_gives_the_bits_of_its_steps_and_leaves_its_lanes_where_the
         assert (imagined.began is not None) == (mode is AutoresetMode.NEXT_STEP)
         assert (imagined.distrusted is not None) == (caution != TRUSTING)
 
-    run(scenario)
+    run(scenario, device="cuda" if where == "on a device" else "cpu")
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -302,6 +312,18 @@ def test_it_is_played_again_from_what_the_lanes_were():
 # ---- parts, neighbours, ends -------------------------------------------------------------------------------------
 
 
+def test_more_lanes_than_one_batch_holds_are_played_in_several():
+    async def scenario(engine):
+        lanes = await begun(engine, 40)
+        wide, _ = await played(engine, lanes, Imagine(steps=9, policy=BY_POLICY, copies=8), LinearPolicy())
+        narrow, _ = await played(engine, lanes, Imagine(steps=9, policy=BY_POLICY), LinearPolicy())
+        assert max(engine.stats().batches) == 64
+        np.testing.assert_array_equal(wide.reward[:, ::8], narrow.reward)
+        np.testing.assert_array_equal(wide.observation["observation"][:, 7::8], narrow.observation["observation"])
+
+    run(scenario, buckets=(16, 64))
+
+
 def test_a_large_answer_comes_in_parts_of_about_a_mebibyte():
     async def scenario(engine):
         lanes = await begun(engine, 64)
@@ -333,7 +355,7 @@ def test_steps_of_others_go_between_the_steps_of_a_rollout():
         listening = asyncio.ensure_future(anext(rollout))
         for _ in range(20):
             await engine.step(theirs, Step({"action": np.ones(LANES, np.int64)}))
-        assert not rollout.over
+        assert not rollout._end.done()
         rollout.stop()
         with pytest.raises(DeadlineExceeded, match="had not ended"):
             while True:
@@ -351,7 +373,7 @@ def test_a_policy_that_hangs_keeps_nobody_elses_steps():
         rollout = engine.imagine(mine, Imagine(steps=STEPS, policy=BY_POLICY), policy)
         for _ in range(50):
             await engine.step(theirs, Step({"action": np.ones(LANES, np.int64)}))
-        assert not rollout.over
+        assert not rollout._end.done()
         policy.hold.set()
         assert (await anext(rollout)).last
 

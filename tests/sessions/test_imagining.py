@@ -372,6 +372,25 @@ def test_a_stream_that_stops_reading_parts_holds_only_its_own_session():
     run(scenario)
 
 
+def test_a_stream_that_stopped_reading_keeps_its_session_from_nobody():
+    """A half-open connection, as far as sessions can tell."""
+
+    async def scenario(replica):
+        session = await replica.open()
+        command = Imagine(steps=4000, policy=PolicyUse(content_hash="0" * 64), advance=True)
+        parts = replica.rolling(session, 2, command)
+        await anext(parts)
+        await asyncio.sleep(0.3)  # its rollout waits for its reader
+        resumed = await asyncio.wait_for(replica.service.resume(session.token), 5)
+        assert resumed.last_sequence == 1
+        assert same(await replica.roll(resumed, 2), (await undisturbed(2))[2])
+        with pytest.raises(SessionFenced):
+            while True:
+                await anext(parts)
+
+    run(scenario)
+
+
 # ---- handed over -----------------------------------------------------------------------------------------------------
 
 
