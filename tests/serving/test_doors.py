@@ -32,6 +32,7 @@ from simservice.serving.local import LocalConfig, LocalServer
 from simservice.serving.settings import DoorSettings
 from simservice.serving.wiring import ReplicaConfig
 from simservice.sessions.embedded import EmbeddedStore
+from simservice.types import Imagine
 
 ACTION = {"action": np.ones(2, dtype=np.int64)}
 
@@ -199,6 +200,22 @@ def test_saves_and_forks_cost_as_many_steps_as_there_are_lanes(guarded):
     points = [session.save() for _ in range(3)]  # 40 steps a second, and one second's worth at once
     assert time.monotonic() - began >= 0.4
     assert points == [1, 2, 3]
+    session.close()
+
+
+def test_imagined_steps_are_steps(guarded):
+    address, tokens = guarded
+    session = RemoteSession(address, "toy", num_envs=2, token=tokens["slow"], patience_s=0.0)
+    session.reset()
+    command = Imagine(steps=30, actions={"action": np.ones((30, 2), np.int64)})
+    with pytest.raises(QuotaExceeded, match="60 steps a second") as refused:
+        for _ in range(3):  # what is left of a second's worth, and at most one debt
+            session.imagine(command)
+    assert refused.value.retry_after_s > 0.1
+    session.patience_s = 60.0
+    began = time.monotonic()
+    assert len(session.imagine(command)) == 30  # when the debt is paid
+    assert time.monotonic() - began > 0.1
     session.close()
 
 
