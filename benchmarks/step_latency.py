@@ -1,7 +1,9 @@
 """Times one step of 64 lanes of the toy world: raw grpc.aio echo of the same bytes, without Ray, through Ray Serve.
 
-Every server is a process of its own; the client is the blocking one, and the same for all. Rounds alternate between the
-servers, so that what else the machine does meets all of them alike. Prints a table; with --json also one line of JSON.
+Every server is a process of its own. The echo's client is gRPC's blocking stream, the service's is its own client's
+way to the wire, without its encoding; "echo own" is the echo by that way, to tell what it saves. Rounds alternate
+between the servers, so that what else the machine does meets all of them alike. Prints a table; with --json also one
+line of JSON.
 
     python benchmarks/step_latency.py [--modes local,memory,ray] [--lanes 64] [--rounds 20] [--steps 200]
 """
@@ -32,7 +34,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tests"), *filter(None, [
 
 from bench.peers.raw_echo import RawStream  # noqa: E402
 from bench.processes import served_by  # noqa: E402
-from bench.raw_session import RawSession  # noqa: E402
+from bench.raw_session import OwnStream, RawSession  # noqa: E402
 from toy import Toy, ToyConfig, toy_spec  # noqa: E402
 
 import simservice.client  # noqa: E402, F401 - names simservice/World-v0 to Gymnasium
@@ -52,8 +54,8 @@ AS_SERVED = {"GRPC_EXPERIMENTS": GRPC_EXPERIMENTS}  # as `simservice serve --loc
 class Echo:
     """The floor: a server that answers bytes of the same sizes and does nothing."""
 
-    def __init__(self, address: str, request: bytes) -> None:
-        self.stream = RawStream(address)
+    def __init__(self, address: str, request: bytes, *, own: bool = False) -> None:
+        self.stream: RawStream | OwnStream = OwnStream(address, WORLD) if own else RawStream(address)
         self.sent = request
         self.server_ns: list[int] = []
 
@@ -123,7 +125,8 @@ def measure(modes: list[str], lanes: int, rounds: int, steps: int) -> dict[str, 
             mode: RawSession(address, WORLD, lanes) for mode, address in addresses.items()
         }
         request, reply_bytes = _sizes(clients, lanes)
-        clients["echo"] = Echo(stack.enter_context(served_by("bench.peers.raw_echo", reply_bytes)), request)
+        address = stack.enter_context(served_by("bench.peers.raw_echo", reply_bytes))
+        clients |= {"echo": Echo(address, request), "echo own": Echo(address, request, own=True)}
         times: dict[str, list[float]] = {mode: [] for mode in clients}
         for client in clients.values():
             client.time_steps(steps)

@@ -8,8 +8,7 @@ from __future__ import annotations
 import math
 import re
 import threading
-from collections.abc import Callable, Iterator
-from queue import SimpleQueue
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
@@ -17,6 +16,7 @@ import grpc
 
 from simservice.client.access import Access, Tls, access_to
 from simservice.client.times import check_seconds
+from simservice.client.wire import Ended, Wire, wire
 from simservice.errors import (
     InternalError,
     InvalidInput,
@@ -33,6 +33,7 @@ from simservice.protocol.v1 import service_pb2 as pb
 from simservice.protocol.v1 import world_pb2 as world_pb
 from simservice.protocol.v1.service_pb2_grpc import WorldServiceStub
 
+PLAY = "/" + pb.DESCRIPTOR.services_by_name["WorldService"].full_name + "/Play"
 MAX_MESSAGE_BYTES = 256 * 2**20
 
 OPTIONS: tuple[tuple[str, int], ...] = (
@@ -160,14 +161,15 @@ class Connection:
         try:
             return call(request, timeout=timeout_s, metadata=self._metadata)
         except grpc.RpcError as error:
-            found = translate(error, world)
+            end = Ended(error.code().name, error.details() or "", error.trailing_metadata() or ())
+            found = translate(end, world)
             if isinstance(found, Interrupted):
                 raise found.cause or ServerUnavailable(self.address, str(found)) from error
             raise found from error
 
     def play(self, world: str) -> Stream:
         """A new stream."""
-        return Stream(self._stub, (*self._metadata, *self._offered), world)
+        return Stream(wire(self._channel, PLAY, (*self._metadata, *self._offered)), world)
 
     def renewed(self) -> Connection:
         """A new connection to the same address; this one is ended."""
@@ -187,10 +189,9 @@ class Stream:
     passes. It sleeps until the earliest moment that could happen; a request costs it nothing.
     """
 
-    def __init__(self, stub: Any, metadata: tuple[tuple[str, str], ...], world: str) -> None:
+    def __init__(self, play: Wire, world: str) -> None:
         self._world = world
-        self._requests: SimpleQueue[pb.PlayRequest | None] = SimpleQueue()
-        self._call: Iterator[pb.PlayReply] = stub.Play(iter(self._requests.get, None), metadata=metadata)
+        self._wire = play
         self._deadline = math.inf
         self._wakes_at = math.inf
         self._wake = threading.Event()
@@ -208,7 +209,7 @@ class Stream:
         """
         self._wait_until(monotonic() + timeout_s)
         try:
-            self._requests.put(request)
+            self._wire.send(request.SerializeToString())
             reply = self._next()
             while hear is not None and reply.HasField("imagined"):
                 hear(reply.imagined)
@@ -216,12 +217,12 @@ class Stream:
                     break
                 self._wait_until(monotonic() + timeout_s)
                 reply = self._next()
-        except StopIteration as error:
-            raise Interrupted("the server ended the stream") from error
-        except grpc.RpcError as error:
+        except Ended as end:
+            if end.code == "OK":
+                raise Interrupted("the server ended the stream") from end
             if self._late:
-                raise Interrupted(f"no answer within {timeout_s:g} s") from error
-            raise translate(error, self._world) from error
+                raise Interrupted(f"no answer within {timeout_s:g} s") from end
+            raise translate(end, self._world) from end
         finally:
             self._deadline = math.inf
         if reply.HasField("migrate"):
@@ -229,7 +230,7 @@ class Stream:
         return reply
 
     def _next(self) -> pb.PlayReply:
-        reply = next(self._call)
+        reply = pb.PlayReply.FromString(self._wire.receive())
         return unpacked(reply) if reply.packed else reply
 
     def _wait_until(self, deadline: float) -> None:
@@ -241,8 +242,8 @@ class Stream:
         """Ends the stream; the session behind it stays."""
         self._ended = True
         self._wake.set()
-        self._requests.put(None)
-        self._call.cancel()  # type: ignore[attr-defined]
+        self._wire.cancel()
+        self._wire.drain()
 
     def _watch(self) -> None:
         while not self._ended:
@@ -254,20 +255,20 @@ class Stream:
             left = deadline - monotonic()
             if left <= 0:
                 self._late = True
-                self._call.cancel()  # type: ignore[attr-defined]
+                self._wire.cancel()
                 return
             self._wake.wait(None if math.isinf(left) else left)
 
 
-def translate(error: grpc.RpcError, world: str) -> SimserviceError | Interrupted:
+def translate(end: Ended, world: str) -> SimserviceError | Interrupted:
     """Our error where the server sent one; else what the status means."""
-    for key, value in error.trailing_metadata() or ():
+    for key, value in end.metadata:
         told = error_from_metadata(key, value)
         if told is not None:
             if isinstance(told, ReplicaDraining):
                 return Moved(str(told), told)
             return Interrupted(str(told), told) if told.code == "UNAVAILABLE" else told
-    code, details = error.code().name, error.details() or "no details"
+    code, details = end.code, end.details or "no details"
     if code in RETRIED:
         return Interrupted(f"{code}: {details}")
     found = BARE.get(code, InternalError)
