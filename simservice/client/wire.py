@@ -26,6 +26,7 @@ try:
         cygrpc.ReceiveMessageOperation,
         cygrpc.OperationType.receive_message,
         cygrpc.StatusCode.cancelled,
+        cygrpc.is_fork_support_enabled,
     )
 except (ImportError, AttributeError):  # its inside has changed
     cygrpc = None
@@ -65,7 +66,8 @@ class Wire(Protocol):
 def wire(channel: grpc.Channel, method: str, metadata: Metadata) -> Wire:
     """A new stream by the way that waits least."""
     within = getattr(channel, "_channel", None)
-    if cygrpc is not None and hasattr(within, "segregated_call"):
+    # A child that was forked waits for the streams that gRPC's threads drive, and forever for one that it drives itself.
+    if cygrpc is not None and not cygrpc.is_fork_support_enabled() and hasattr(within, "segregated_call"):
         try:
             return _OwnWire(within, method, metadata)
         except TypeError:  # it takes other arguments in this release
@@ -136,7 +138,11 @@ class _OwnWire:
 
     def _pull(self) -> bytes | None:
         """Waits for the end of one batch; the message that it brought."""
-        event = self._call.next_event()
+        try:
+            event = self._call.next_event()
+        except BaseException:  # a signal's handler raised, and gRPC has cancelled the call and given it up
+            self._due, self._status = 0, (grpc.StatusCode.CANCELLED.value[0], "the wait was interrupted", ())
+            raise
         self._due -= 1
         found: bytes | None = None
         for operation in event.batch_operations:

@@ -1,6 +1,7 @@
 """Both ways of a stream do the same: messages, ends, cancellation from another thread, nothing left behind."""
 
 import asyncio
+import signal
 import threading
 from contextlib import contextmanager
 
@@ -100,6 +101,26 @@ def test_another_thread_ends_the_wait(made):
     timer.join()
     stream.cancel()
     stream.drain()
+
+
+def test_a_wait_that_a_signal_interrupts_ends_the_stream(made):
+    stream, _ = made
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        with pytest.raises(KeyboardInterrupt):
+            stream.receive()  # nobody was asked for anything
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    stream.cancel()
+    stream.drain()
+    stream.send(b"\x01")
+    with pytest.raises(Ended):
+        stream.receive()
 
 
 def test_a_server_that_goes_away_ends_the_stream(made):
