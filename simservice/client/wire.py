@@ -66,7 +66,7 @@ class Wire(Protocol):
 def wire(channel: grpc.Channel, method: str, metadata: Metadata) -> Wire:
     """A new stream by the way that waits least."""
     within = getattr(channel, "_channel", None)
-    # A child that was forked waits for the streams that gRPC's threads drive, and forever for one that it drives itself.
+    # A forked child waits until streams have ended, which gRPC's threads see to, and nobody for one like this.
     if cygrpc is not None and not cygrpc.is_fork_support_enabled() and hasattr(within, "segregated_call"):
         try:
             return _OwnWire(within, method, metadata)
