@@ -239,6 +239,6 @@ def arrays_of(result):
                 found |= {
                     f"{name} {path} {part}": array for part, array in getattr(item, "__dict__", {"": item}).items()
                 }
-        elif value is not None:
+        elif value is not None and name != "spent":  # times are nobody's future
             found[name] = value
     return found
