@@ -130,7 +130,7 @@ class RemoteSession:
         self.server = NO_TIMES  # where the last request spent its time in the server
         self.token = ""
         self.sequence = 0  # of the last request that was answered
-        self._door = (address, token, tls, compression)
+        self.door = (address, token, tls, compression)
         self._lock = threading.Lock()
         self._process = os.getpid()
         self._stream = None
@@ -194,7 +194,7 @@ class RemoteSession:
         """
         request = pb.PlayRequest(fork=encode_fork(lanes, copies, luck, seeds))
         answer = self._ask(request, "forked").forked
-        address, token, tls, compression = self._door
+        address, token, tls, compression = self.door
         child = RemoteSession.__new__(RemoteSession)
         child._prepare(address, self.world, self.patience_s, self.timeout_s, token, tls, compression)
         child._begin(answer.session, self.contract, answer.num_envs, self.autoreset_mode)

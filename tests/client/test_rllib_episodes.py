@@ -1,5 +1,7 @@
 """Rows become the episodes that RLlib's own runner makes of the same steps, whatever way they are cut."""
 
+from dataclasses import replace
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from gymnasium import spaces
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+from rllib_modules import assert_same
 
 from simservice.client.rllib.episodes import EpisodeCutter, Rows
 
@@ -72,26 +75,12 @@ def recorded(env):
     return Rows(observation, action, reward, terminated, truncated, {"squared": action**2.0}, {"luck": luck})
 
 
-def assert_same(ours, theirs):
-    """All that a learner sees of two lists of episodes; their ids are each its own."""
-    assert len(ours) == len(theirs)
-    for mine, other in zip(ours, theirs, strict=True):
-        mine.validate()
-        assert (mine.t_started, mine.t, len(mine)) == (other.t_started, other.t, len(other))
-        assert (mine.is_terminated, mine.is_truncated) == (other.is_terminated, other.is_truncated)
-        for name in ("observations", "actions", "rewards"):
-            my, their = getattr(mine, name), getattr(other, name)
-            np.testing.assert_array_equal(my.data, their.data)
-            assert (my.lookback, my.space, my.finalized) == (their.lookback, their.space, their.finalized)
-        assert [round(info.get("luck", -1), 9) for info in mine.infos.data] == [
-            round(float(info.get("luck", -1)), 9) for info in other.infos.data
-        ]
-        assert (mine.infos.lookback, mine.infos.finalized) == (other.infos.lookback, other.infos.finalized)
-        squared = mine.extra_model_outputs["squared"]
-        np.testing.assert_array_equal(squared.data, other.actions.data**2.0)
-        assert squared.lookback == other.actions.lookback
-        assert mine.observation_space == other.observation_space
-        assert mine.get_return() == pytest.approx(other.get_return())
+def assert_squared(episodes):
+    """What the policy gave beside its actions stays with them."""
+    for episode in episodes:
+        squared = episode.extra_model_outputs["squared"]
+        np.testing.assert_array_equal(squared.data, episode.actions.data**2.0)
+        assert squared.lookback == episode.actions.lookback
 
 
 @pytest.mark.parametrize("sizes", [[40], [5, 40, 5, 200, 15]])
@@ -103,8 +92,10 @@ def test_rows_become_the_episodes_of_rllibs_own_runner(runner, sizes):
         if cutter is None:
             cutter = EpisodeCutter(LANES, OBSERVATION, ACTION)
             cutter.begin(env.first)
-        cut = cutter.cut([recorded(env)])
+        cutter.add(recorded(env))
+        cut = cutter.cut()
         assert_same(cut.done + cut.ongoing, expected)
+        assert_squared(cut.done + cut.ongoing)
         for mine, other in zip(cut.done + cut.ongoing, expected, strict=True):
             assert ids.setdefault(other.id_, mine.id_) == mine.id_  # a chunk goes on under the id of its episode
             length, total = theirs.get(other.id_, (0, 0.0))
@@ -122,7 +113,9 @@ def test_parts_of_a_rollout_become_what_the_whole_becomes(runner):
     for parts in ([rows], [part(rows, 0, 1), part(rows, 1, 30), part(rows, 30, len(rows))]):
         cutter = EpisodeCutter(LANES, OBSERVATION, ACTION)
         cutter.begin(runner.env.unwrapped.first)
-        cuts.append(cutter.cut(parts))
+        for some in parts:
+            cutter.add(some)
+        cuts.append(cutter.cut())
     assert_same(cuts[1].done + cuts[1].ongoing, cuts[0].done + cuts[0].ongoing)
 
 
@@ -139,12 +132,29 @@ def test_a_step_counts_unless_its_row_begins_an_episode(runner):
     rows = recorded(runner.env.unwrapped)
     cutter = EpisodeCutter(LANES, OBSERVATION, ACTION)
     cutter.begin(runner.env.unwrapped.first)
-    first, second = part(rows, 0, 7), part(rows, 7, len(rows))
-    counted = cutter.steps(first.ended)
-    made = cutter.cut([first])
-    counted += cutter.steps(second.ended)
-    more = cutter.cut([second])
-    assert counted == sum(len(episode) for cut in (made, more) for episode in cut.done + cut.ongoing)
+    counted = [cutter.add(part(rows, begin, end)) for begin, end in ((0, 7), (7, 8), (8, len(rows)))]
+    cut = cutter.cut()
+    steps, ends = map(sum, zip(*counted, strict=True))
+    assert steps == sum(len(episode) for episode in cut.done + cut.ongoing)
+    assert ends == len(cut.done)
+    assert cutter.cut().done == []  # nothing came since
+
+
+def test_infos_that_come_and_go_stay_where_they_were(runner):
+    runner.sample(num_timesteps=60, random_actions=True)
+    rows = recorded(runner.env.unwrapped)
+    cutter = EpisodeCutter(LANES, OBSERVATION, ACTION)
+    cutter.begin(runner.env.unwrapped.first)
+    strange = rows.reward > 0.9
+    for begin, end, infos in ((0, 3, {}), (3, 6, {"strange": strange[3:6]}), (6, len(rows), {})):
+        cutter.add(replace(part(rows, begin, end), infos=infos))
+    told = sum(info.get("strange", False) for episode in episodes_of(cutter.cut()) for info in episode.infos.data)
+    assert told == strange[3:6].sum() > 0
+
+
+def episodes_of(cut):
+    """Done ones and chunks."""
+    return cut.done + cut.ongoing
 
 
 def test_longer_lookbacks_reach_over_several_cuts(runner):
@@ -156,15 +166,18 @@ def test_longer_lookbacks_reach_over_several_cuts(runner):
         if cutter is None:
             cutter = EpisodeCutter(LANES, OBSERVATION, ACTION, lookback=3)
             cutter.begin(env.first)
-        cut = cutter.cut([recorded(env)])
+        cutter.add(recorded(env))
+        cut = cutter.cut()
         assert_same(cut.done + cut.ongoing, expected)
+        assert_squared(cut.done + cut.ongoing)
 
 
 def test_episodes_do_not_share_what_a_user_may_write_into(runner):
     runner.sample(num_timesteps=60, random_actions=True)
     cutter = EpisodeCutter(LANES, OBSERVATION, ACTION)
     cutter.begin(runner.env.unwrapped.first)
-    cut = cutter.cut([recorded(runner.env.unwrapped)])
+    cutter.add(recorded(runner.env.unwrapped))
+    cut = cutter.cut()
     first, second = cut.done[:2]
     first.custom_data["mine"] = True
     first.infos.data[0]["mine"] = True

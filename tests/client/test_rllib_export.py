@@ -94,7 +94,8 @@ def assert_the_graph_says_what_the_module_says(config):
 def test_a_graph_says_what_its_module_says(algorithm, action, head, distribution, observed, model):
     graph, module = assert_the_graph_says_what_the_module_says(config_of(algorithm, observed, action, **model))
     assert (graph.head, graph.distribution) == (head, distribution)
-    assert set(graph.weights(module.get_state())) == set(graph.parameters)
+    floats = [one.name for one in onnx.load_from_string(graph.model).graph.initializer if one.data_type == 1]
+    assert sorted(graph.weights(module.get_state())) == sorted(floats)
 
 
 @pytest.mark.parametrize(
@@ -134,13 +135,9 @@ def test_new_weights_fit_an_old_graph():
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(torch.randn(parameter.shape))
-    model = onnx.load_from_string(graph.model)
-    weights = graph.weights(module.get_state())
-    for stored in model.graph.initializer:
-        if stored.name in weights:
-            stored.CopyFrom(onnx.numpy_helper.from_array(weights[stored.name], stored.name))
     fresh = export_policy(module, reading(pipeline, VECTOR).observe)
-    assert model.SerializeToString() == fresh.model
+    assert graph.model != fresh.model
+    assert graph.with_weights(graph.weights(module.get_state())) == fresh.model
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "sac"])

@@ -1,5 +1,7 @@
 """RLlib in served worlds: this package alone, of all that a client has, knows ray."""
 
+from simservice.client.rllib.connectors import ScaledFrames
+from simservice.client.rllib.rollout_runner import RolloutEnvRunner
 from simservice.client.rllib.training import (
     SERVED_ENV_ID,
     PPOSettings,
@@ -19,6 +21,8 @@ __all__ = [
     "SERVED_ENV_ID",
     "PPOSettings",
     "Progress",
+    "RolloutEnvRunner",
+    "ScaledFrames",
     "State",
     "Trained",
     "local_ray",

@@ -19,7 +19,7 @@ from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 
 from simservice.types import Array
 
-OBSERVATION, ACTION, REWARD = "observation", "action", "reward"
+OBSERVATION, ACTION, REWARD, INFO = "observation", "action", "reward", "info "
 REWARD_SPACE = spaces.Box(float("-inf"), float("inf"), (), np.float32)  # what RLlib's own episodes declare
 
 
@@ -52,6 +52,7 @@ class Cut:
     ongoing: list[SingleAgentEpisode]  # by lane; what follows are chunks with the same ids
     lengths: Array  # (done,) int64, with the chunks that were given out before
     returns: Array  # (done,) float64, the same
+    lanes: Array  # (done,) int64
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class EpisodeCutter:
         self._fields = [(name, getattr(model, name)) for name in SingleAgentEpisode.__slots__]
 
     def begin(self, observation: Array) -> None:
-        """New episodes in all lanes, which show `observation`, (lanes, ...)."""
+        """New episodes in all lanes, which show `observation`, (lanes, ...). What was added, not cut, is forgotten."""
         self._ids = [uuid.uuid4().hex for _ in range(self.lanes)]
         self._age = np.zeros(self.lanes, dtype=np.int64)  # steps of the episode under way
         self._sum = np.zeros(self.lanes)  # its rewards
@@ -89,13 +90,22 @@ class EpisodeCutter:
         seen = np.zeros((self.lanes, self.lookback + 1, *observation.shape[1:]), dtype=observation.dtype)
         seen[:, -1] = observation
         self._before = {OBSERVATION: seen}  # the last columns by name
+        self._parts: list[Rows] = []
+        self._last = self._resting  # whose last added step was its episode's last
 
-    def steps(self, ended: Array) -> int:
-        """How many of the next rows' cells are steps of an episode, if these, (rows, lanes), are the last of theirs."""
-        return int(ended.size - ended[:-1].sum() - self._resting.sum()) if len(ended) else 0
+    def add(self, rows: Rows) -> tuple[int, int]:
+        """Takes the next rows; how many of their cells are steps of an episode, and how many episodes they end."""
+        ended = rows.ended
+        begins = int(self._last.sum()) + int(ended[:-1].sum())
+        self._parts.append(rows)
+        self._last = ended[-1]
+        return ended.size - begins, int(ended.sum())
 
-    def cut(self, parts: Sequence[Rows]) -> Cut:
-        """Episodes and chunks that the rows of all parts make, which follow on those of the last cut."""
+    def cut(self) -> Cut:
+        """Episodes and chunks of all rows that were added, which follow on those of the last cut."""
+        parts, self._parts = self._parts, []
+        if not parts:
+            return Cut([], [], np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64))
         table, infos = self._columns(parts)
         terminated, truncated = _joined(parts, "terminated"), _joined(parts, "truncated")
         spans = _spans(terminated | truncated, self._resting, self.lookback)
@@ -120,6 +130,7 @@ class EpisodeCutter:
             [episodes[index] for index in rest if spans.end[index] > spans.begin[index]],
             length[done],
             sum_[done],
+            spans.lane[done],
         )
 
     # ---- columns ---------------------------------------------------------------------------------------------------
@@ -131,17 +142,21 @@ class EpisodeCutter:
         table[REWARD] = self._followed(REWARD, [part.reward for part in parts], self.lookback)
         for name in parts[0].outputs:
             table[name] = self._followed(name, [part.outputs[name] for part in parts], self.lookback)
-        infos = {
-            f"info {name}": self._followed(f"info {name}", [part.infos[name] for part in parts], self.lookback + 1)
-            for name in parts[0].infos
-        }
+        infos: dict[str, Array] = {}
+        for name in {name: None for part in parts for name in part.infos}:
+            known = next(part.infos[name] for part in parts if name in part.infos)
+            nothing = np.nan if known.dtype.kind == "f" else 0
+            arrays = [
+                part.infos[name] if name in part.infos else np.full(part.reward.shape, nothing, known.dtype)
+                for part in parts
+            ]
+            infos[INFO + name] = self._followed(INFO + name, arrays, self.lookback + 1, nothing)
         return table, infos
 
-    def _followed(self, name: str, arrays: Sequence[Array], kept: int) -> Array:
+    def _followed(self, name: str, arrays: Sequence[Array], kept: int, nothing: float = 0) -> Array:
         rows = sum(map(len, arrays))
         first = arrays[0]
         columns = np.empty((self.lanes, kept + rows, *first.shape[2:]), dtype=first.dtype)
-        nothing = np.nan if name.startswith("info ") and first.dtype.kind == "f" else 0
         columns[:, :kept] = self._before.get(name, nothing)
         for array in arrays:
             columns[:, kept : kept + len(array)] = array.swapaxes(0, 1)
@@ -156,9 +171,9 @@ class EpisodeCutter:
         self._resting = spans.end[last] < spans.begin[last]
         self._ids = list(ids[last])
         self._age, self._sum = length[last], sum_[last]
-        for name, array in columns.items():
-            kept = self.lookback + (name == OBSERVATION or name.startswith("info "))
-            self._before[name] = array[:, array.shape[1] - kept :].copy()
+        self._last = self._resting
+        kept = {name: self.lookback + (name == OBSERVATION or name.startswith(INFO)) for name in columns}
+        self._before = {name: array[:, array.shape[1] - kept[name] :].copy() for name, array in columns.items()}
 
     # ---- episodes --------------------------------------------------------------------------------------------------
 
@@ -241,7 +256,7 @@ def _spans(ended: Array, resting: Array, now: int) -> _Spans:
 def _info_dicts(infos: Mapping[str, Array], where: tuple[int, slice], count: int) -> list[dict[str, Any]]:
     made: list[dict[str, Any]] = [{} for _ in range(count)]
     for name, array in infos.items():
-        name = name.removeprefix("info ")
+        name = name.removeprefix(INFO)
         for info, value in zip(made, array[where].tolist(), strict=True):
             if value == value and value is not False:  # NaN is not itself
                 info[name] = value

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from simservice.client.rllib.layers import RECURRENT, Graph, add_network, width_of
+from simservice.client.rllib.layers import RECURRENT, Graph, add_network, replaced, width_of
 from simservice.errors import InvalidInput
 from simservice.types import Array
 
@@ -22,13 +22,20 @@ class PolicyGraph:
     """A module's way from observations to the inputs of its action distribution."""
 
     model: bytes  # the ONNX file, with the weights of the moment it was made
-    parameters: tuple[str, ...]  # names of the weights that training changes; the rest stays
+    parameters: tuple[str, ...]  # names of the weights that training changes
+    constants: Mapping[str, Array]  # the other numbers that a server counts as weights
     head: str  # the output that actions are sampled from
     distribution: str  # how
+    width: int  # of the head: numbers a lane
 
     def weights(self, state: Mapping[str, Array]) -> dict[str, Array]:
-        """What of a module's state the graph needs, as float32."""
-        return {name: np.ascontiguousarray(state[name], dtype=np.float32) for name in self.parameters}
+        """All weights of the graph when the module's state is this: float32 arrays by name."""
+        changed = {name: np.ascontiguousarray(state[name], dtype=np.float32) for name in self.parameters}
+        return {**self.constants, **changed}
+
+    def with_weights(self, weights: Mapping[str, Array]) -> bytes:
+        """The ONNX file with other weights."""
+        return replaced(self.model, weights)
 
 
 def export_policy(module: Any, read: Callable[[Graph], str]) -> PolicyGraph:
@@ -52,7 +59,8 @@ def export_policy(module: Any, read: Callable[[Graph], str]) -> PolicyGraph:
         value = add_network(graph, module.pi, "pi", add_network(graph, encoder, path, value))
         width = _head_width(module, width_of(state, "pi"))
     graph.output(head, value, width)
-    return PolicyGraph(graph.serialized(), tuple(graph.parameters), head, distribution)
+    constants = {name: array for name, array in graph.constants.items() if array.dtype == np.float32}
+    return PolicyGraph(graph.serialized(), tuple(graph.parameters), constants, head, distribution, width)
 
 
 def _family(module: Any) -> str:

@@ -37,7 +37,7 @@ class Graph:
     inputs: list[onnx.ValueInfoProto] = field(default_factory=list)
     outputs: list[onnx.ValueInfoProto] = field(default_factory=list)
     parameters: dict[str, Array] = field(default_factory=dict)  # what changes with training, as float32
-    constants: dict[str, Array] = field(default_factory=dict)
+    constants: dict[str, Array] = field(default_factory=dict)  # what does not
 
     def input(self, leaf: Leaf) -> str:
         """An observation leaf of all lanes, (lanes, *leaf.shape) in the leaf's dtype."""
@@ -248,6 +248,15 @@ _LAYERS: Mapping[str, _Translation] = {
     "SiLU": _silu,
     "GELU": _gelu,
 }
+
+
+def replaced(model: bytes, weights: Mapping[str, Array]) -> bytes:
+    """An ONNX file with other values in the initializers of these names."""
+    parsed = onnx.load_from_string(model)
+    for stored in parsed.graph.initializer:
+        if stored.name in weights:
+            stored.CopyFrom(numpy_helper.from_array(weights[stored.name], stored.name))
+    return bytes(parsed.SerializeToString())
 
 
 def width_of(state: Mapping[str, Array], path: str) -> int:

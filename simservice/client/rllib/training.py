@@ -24,6 +24,7 @@ from gymnasium import spaces
 from simservice.client.access import Token
 from simservice.client.policy import Policy, check_spaces
 from simservice.client.registration import ENV_ID
+from simservice.client.rllib.rollout_runner import RolloutEnvRunner
 from simservice.errors import InvalidInput
 from simservice.types import Array
 
@@ -137,13 +138,24 @@ def _start_ray(num_cpus: int, folder: Path) -> None:
 
 
 def served_config(
-    address: str, world: str, settings: PPOSettings, *, seed: int = 0, env_config: Mapping[str, Any] | None = None
+    address: str,
+    world: str,
+    settings: PPOSettings,
+    *,
+    seed: int = 0,
+    env_config: Mapping[str, Any] | None = None,
+    rollouts: bool = False,
 ) -> PPOConfig:
-    """PPO in the world `name` or `name@version` served at `address`; env_config adds arguments of the environment."""
+    """PPO in the world `name` or `name@version` served at `address`; env_config adds arguments of the environment.
+
+    With `rollouts` the policy goes to the server and plays there (RolloutEnvRunner); otherwise every step is a message.
+    """
     arguments = {"address": address, "world": world, **(env_config or {})}
     if isinstance(token := arguments.get("token"), str):
         arguments["token"] = Token(token)  # RLlib prints its configuration
     config = _config(SERVED_ENV_ID, arguments, "vector_entry_point", settings, seed)
+    if rollouts:
+        config.env_runners(env_runner_cls=RolloutEnvRunner)
     # A session that is truly lost: RLlib drops the unfinished episodes and makes the environment again.
     return config.fault_tolerance(restart_failed_sub_environments=True, restart_failed_env_runners=True)
 

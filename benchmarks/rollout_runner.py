@@ -1,0 +1,211 @@
+"""RLlib's EnvRunner that plays rollouts on the server beside RLlib's own, in the same run.
+
+Episodes: imagined steps a second delivered as episodes, metrics included, 256 lanes x 64 steps, in the toy world and
+in a CartPole world learned from 1,500 random steps. PPO: the demo's training in that world over three seeds; what each
+policy is worth in the real CartPole, and the seconds spent sampling.
+
+    python benchmarks/rollout_runner.py [--only episodes,ppo] [--service ray|local] [--rounds 5] [--seeds 3] [--json]
+
+Exits with 1 where a bar is missed: 5 times the steps a second, a third of the seconds for the demo's return.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+os.environ["SIMSERVICE_EXTRA_FAMILIES"] = "toy:Toy"
+os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])])
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import gymnasium as gym  # noqa: E402
+import torch  # noqa: E402
+from local_process import LocalProcess  # noqa: E402
+from toy import Toy, ToyConfig, toy_spec  # noqa: E402
+
+from simservice.client.policy import Policy  # noqa: E402
+from simservice.client.rllib import PPOSettings, Progress, local_ray, served_config, train_ppo  # noqa: E402
+from simservice.data.collect import collect  # noqa: E402
+from simservice.data.minari import save_dataset  # noqa: E402
+from simservice.serving.service import RayService  # noqa: E402
+from simservice.training.trainer import TrainConfig, train  # noqa: E402
+from simservice.types import Provenance  # noqa: E402
+from simservice.worlds import checkpoint  # noqa: E402
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+
+KINDS = ("RLlib's own", "rollouts")
+LANES, STEPS = 256, 64
+FASTER, SAMPLING_SHARE = 5.0, 1 / 3
+DEMO = PPOSettings(total_steps=57_344)  # the demo's first training
+SOLVED_AT, SCORED_EPISODES = 475.0, 20
+REAL_STEPS = 1_500
+
+
+# ---- worlds ------------------------------------------------------------------------------------------------------
+
+
+def make_worlds(place: Path) -> list[Path]:
+    """The toy and an ensemble's CartPole, as folders."""
+    toy, cartpole = place / "toy", place / "cartpole"
+    checkpoint.save(Toy(toy_spec(), ToyConfig(growth=0.9)), toy, provenance=Provenance())
+    episodes = collect("CartPole-v1", steps=REAL_STEPS, seed=0, policy="random")
+    dataset = save_dataset(episodes, "bench/cartpole-v0", env_id="CartPole-v1", root=place / "datasets")
+    torch.set_num_threads(1)
+    train(dataset, "ensemble", cartpole, config=TrainConfig(seed=0))
+    return [toy, cartpole]
+
+
+@contextlib.contextmanager
+def served(kind: str, folders: Sequence[Path]) -> Iterator[str]:
+    """Their address; a process of its own in either case."""
+    if kind == "local":
+        with LocalProcess(*folders) as server:
+            yield server.address
+    else:
+        with RayService(folders, device="cpu") as service:
+            yield service.address
+
+
+# ---- episodes ----------------------------------------------------------------------------------------------------
+
+
+def time_episodes(address: str, world: str, rounds: int) -> dict[str, Any]:
+    """Steps a second of both, in alternating rounds."""
+    settings = PPOSettings(num_envs=LANES, rollout_steps=STEPS)
+    runners = {}
+    for kind in KINDS:
+        config = served_config(address, world, settings, rollouts=kind == "rollouts")
+        runners[kind] = (config.env_runner_cls or SingleAgentEnvRunner)(config=config)
+    speeds: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    for number in range(rounds + 1):
+        for kind, runner in runners.items():
+            began = time.perf_counter()
+            episodes = runner.sample(num_timesteps=LANES * STEPS)
+            runner.get_metrics()
+            seconds = time.perf_counter() - began
+            if number:  # the first is for warming up
+                speeds[kind].append(sum(map(len, episodes)) / seconds)
+    for runner in runners.values():
+        runner.stop()
+    ratios = [ours / theirs for theirs, ours in zip(*speeds.values(), strict=True)]
+    return {
+        "world": world,
+        **{kind: round(statistics.median(values)) for kind, values in speeds.items()},
+        "ratio": round(statistics.median(ratios), 2),
+        "ratios": [round(ratio, 2) for ratio in sorted(ratios)],
+    }
+
+
+# ---- PPO ---------------------------------------------------------------------------------------------------------
+
+
+def train_both(address: str, seeds: int) -> list[dict[str, Any]]:
+    """The demo's training by both runners, a line a seed and runner."""
+    rows = []
+    for seed in range(seeds):
+        for kind in KINDS:
+            curve: list[Progress] = []
+            config = served_config(address, "cartpole", DEMO, seed=seed, rollouts=kind == "rollouts")
+            trained = train_ppo(config, DEMO, progress=curve.append)
+            rows.append(
+                {
+                    "runner": kind,
+                    "seed": seed,
+                    "real_return": round(score(trained.policy), 1),
+                    "sampling_s": round(trained.last.sampling_s, 2),
+                    "elapsed_s": round(trained.last.elapsed_s, 2),
+                    "steps": trained.last.steps,
+                    "curve": [round(made.return_mean, 1) for made in curve[3::6]],
+                }
+            )
+            print(json.dumps(rows[-1]), flush=True)
+    return rows
+
+
+def score(policy: Policy) -> float:
+    """Mean return of the greedy policy in the real CartPole."""
+    act, returns = policy.greedy(), []
+    env = gym.make("CartPole-v1")
+    for seed in range(SCORED_EPISODES):
+        observation, _ = env.reset(seed=90_000 + seed)
+        total, over = 0.0, False
+        while not over:
+            observation, reward, terminated, truncated, _ = env.step(act(observation[None])[0])
+            total, over = total + float(reward), terminated or truncated
+        returns.append(total)
+    env.close()
+    return statistics.mean(returns)
+
+
+def compare(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Both runners' medians, and what the rollouts' seconds are of the others'."""
+    by_kind = {kind: [row for row in rows if row["runner"] == kind] for kind in KINDS}
+    found: dict[str, Any] = {
+        kind: {
+            "sampling_s": statistics.median(row["sampling_s"] for row in mine),
+            "elapsed_s": statistics.median(row["elapsed_s"] for row in mine),
+            "real_returns": [row["real_return"] for row in mine],
+        }
+        for kind, mine in by_kind.items()
+    }
+    pairs = zip(*by_kind.values(), strict=True)
+    found["share"] = round(statistics.median(ours["sampling_s"] / theirs["sampling_s"] for theirs, ours in pairs), 3)
+    return found
+
+
+# ---- all ---------------------------------------------------------------------------------------------------------
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="episodes,ppo")
+    parser.add_argument("--service", choices=("ray", "local"), default="ray")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument(
+        "--worlds", type=Path, help="where the worlds are, or are to be made; a temporary folder if none"
+    )
+    parser.add_argument("--json", action="store_true")
+    words = parser.parse_args()
+    logging.getLogger("ray.rllib").setLevel(logging.ERROR)
+    missed, found = [], dict[str, Any]()
+    with contextlib.ExitStack() as stack:
+        place = words.worlds or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        known = [place / "toy", place / "cartpole"]
+        folders = known if all(map(Path.is_dir, known)) else make_worlds(place)
+        address = stack.enter_context(served(words.service, folders))
+        if "episodes" in words.only:
+            found["episodes"] = [time_episodes(address, folder.name, words.rounds) for folder in folders]
+            for row in found["episodes"]:
+                print(f"{row['world']}: {row}")
+                missed += [] if row["ratio"] >= FASTER else [f"{row['world']}: {row['ratio']} times the steps a second"]
+        if "ppo" in words.only:
+            stack.enter_context(local_ray())
+            found["ppo"] = compare(train_both(address, words.seeds))
+            print(found["ppo"])
+            missed += [] if found["ppo"]["share"] <= SAMPLING_SHARE else [f"{found['ppo']['share']} of the seconds"]
+    if words.json:
+        print(json.dumps(found))
+    for line in missed:
+        print(f"missed: {line}")
+    return int(bool(missed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
