@@ -229,7 +229,7 @@ def tiny_constant_that_claims_a_gigabyte():
     return made.SerializeToString()
 
 
-def empty_nodes(count=8_000_000):
+def empty_nodes(count=7_500_000):
     """Two bytes each in the file, a hundred times that once they are parsed."""
     raw = b"\x0a\x00" * count
     return b"\x08\x09\x3a" + _varint(len(raw)) + raw

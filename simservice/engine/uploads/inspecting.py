@@ -24,7 +24,7 @@ from simservice.errors import InvalidPolicy, PolicyLimitExceeded, SimserviceErro
 IDLE_S = 600.0
 """Without anything to inspect for so long the process ends; the next file starts another one."""
 
-NICE = 10  # whoever steps a session goes first
+NICE = 19  # whoever steps a session goes first
 OPEN_FILES = 64
 _PR_SET_PDEATHSIG = 1
 _MEMORY = "its inspection needs more memory than it may"

@@ -39,7 +39,7 @@ class Inspector:
 
     async def inspect(self, file: bytes, requirements: Requirements, tenant: str) -> tuple[PolicyGraph, bytes]:
         """The graph and its weights; InvalidPolicy or PolicyLimitExceeded says what is wrong with the file."""
-        self._refuse_crowds(tenant)
+        self.refuse_crowds(tenant)
         self._waiting[tenant] += 1
         future = self._thread.submit(self._ask, file, requirements)
         loop = asyncio.get_running_loop()
@@ -54,7 +54,8 @@ class Inspector:
         self._thread.shutdown(wait=True, cancel_futures=True)
         self._end()
 
-    def _refuse_crowds(self, tenant: str) -> None:
+    def refuse_crowds(self, tenant: str) -> None:
+        """PolicyLimitExceeded, with the time to come again, where too many are waiting."""
         limits = self._limits
         for found, most in (
             (self._waiting[tenant], limits.inspections_waiting_per_tenant),

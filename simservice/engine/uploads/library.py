@@ -84,6 +84,7 @@ class PolicyLibrary:
             raise PolicyLimitExceeded(
                 "bytes of the file", found=len(file), most=self.limits.file_bytes, remedy="send a smaller network"
             )
+        self._inspector.refuse_crowds(tenant)  # before anything is done for the file
         requirements = self._required(distribution)
         digest = await asyncio.to_thread(lambda: hashlib.sha256(distribution.encode() + b"\0" + file).digest())
         known = self._remembered((tenant, digest))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class PolicyLimits:
     """Of one policy. A batch is run in calls of so many rows as keep within what one call may cost."""
 
-    file_bytes: int = 32 * 2**20
+    file_bytes: int = 16 * 2**20
     nodes: int = 2048
     tensors: int = 4096  # weights, constants and other arrays in the file
     rank: int = 8

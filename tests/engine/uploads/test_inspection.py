@@ -90,7 +90,7 @@ REFUSED = {
     "empty": (lambda: b"", InvalidPolicy, "IR version 0"),
     "text": (lambda: b"not a model at all", InvalidPolicy, "no ONNX model"),
     "truncated": (lambda: files.mlp()[:-7], InvalidPolicy, "no ONNX model"),
-    "too large": (lambda: bytes(LIMITS.file_bytes + 1), PolicyLimitExceeded, "bytes of the file: 33,554,433"),
+    "too large": (lambda: bytes(LIMITS.file_bytes + 1), PolicyLimitExceeded, "bytes of the file: 16,777,217"),
     "old opset": (lambda: files.model([], opset=7).SerializeToString(), InvalidPolicy, r"opset is \[7\]"),
     "new opset": (lambda: files.model([], opset=99).SerializeToString(), InvalidPolicy, r"opset is \[99\]"),
     "wrong input name": (
