@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -161,32 +161,38 @@ def _multi_categorical(
 
 def _pick(logits: Array, uniform: Array | None) -> tuple[Array, Array]:
     """By the inverse of the cumulative distribution; None: the likeliest. -inf is an action that is not possible."""
-    highest = logits.max(axis=1, keepdims=True)
+    # One row an action: numpy reduces over rows several times faster than over short columns.
+    rows = np.ascontiguousarray(logits.T)
+    highest = rows.max(axis=0)
     _refuse_strange(highest, "logits")
     if uniform is None:
         return logits.argmax(axis=1), np.zeros(len(logits), np.float32)
-    shifted = logits - highest
-    cumulative = np.cumsum(np.exp(shifted), axis=1, dtype=np.float64)
-    total = cumulative[:, -1]
+    shifted = rows - highest
+    cumulative = np.cumsum(np.exp(shifted), axis=0, dtype=np.float64)
+    total = cumulative[-1]
     # 53 bits of a sum against 24 of a draw: the product stays below the total, and impossible actions are passed over.
-    choice: Array = (cumulative <= (uniform * total)[:, None]).sum(axis=1)
-    log_probability = np.take_along_axis(shifted, choice[:, None], axis=1)[:, 0] - np.log(total)
+    choice: Array = (cumulative <= uniform * total).sum(axis=0)
+    log_probability = shifted[choice, _numbered(len(choice))] - np.log(total)
     return choice, log_probability.astype(np.float32)
+
+
+@lru_cache(maxsize=16)
+def _numbered(lanes: int) -> Array:
+    return np.arange(lanes)
 
 
 def _epsilon_greedy(
     distribution: ActionDistribution, values: Array, draws: Mapping[str, Array], parameters: SamplingParameters
 ) -> tuple[Array, Array]:
-    highest = values.max(axis=1, keepdims=True)
-    _refuse_strange(highest, "q_values")
-    greedy: Array = values.argmax(axis=1)
+    rows = np.ascontiguousarray(values.T)
+    _refuse_strange(rows.max(axis=0), "q_values")
+    greedy: Array = rows.argmax(axis=0)
     if not parameters.explore:
         return greedy, np.zeros(len(values), np.float32)
-    possible = np.isfinite(values)  # values of -inf mask actions
-    cumulative = np.cumsum(possible, axis=1)
-    count = cumulative[:, -1]
+    cumulative = np.cumsum(np.isfinite(rows), axis=0)  # values of -inf mask actions
+    count = cumulative[-1]
     uniform = draws["uniform"].astype(np.float64)
-    anything: Array = (cumulative <= np.floor(uniform[:, 1] * count)[:, None]).sum(axis=1)
+    anything: Array = (cumulative <= np.floor(uniform[:, 1] * count)).sum(axis=0)
     choice = np.where(uniform[:, 0] < parameters.epsilon, anything, greedy)
     probability = parameters.epsilon / count + (1.0 - parameters.epsilon) * (choice == greedy)
     return choice, np.log(probability).astype(np.float32)
