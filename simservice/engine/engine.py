@@ -53,6 +53,9 @@ LARGE = (4096, 16_384)  # batch sizes of such devices, beyond the buckets of all
 QUICK: frozenset[Kind] = frozenset({"step", "reset", "look", "copy", "clear", "release"})
 """What a tick on the event loop may do; pictures and snapshots of many lanes may take long."""
 
+SMALL_ROW_BYTES = 1024
+"""Rows of such lanes are quickly copied, so rollouts begin and end on the event loop, too."""
+
 
 class Engine:
     """Lanes of one world on one device; see sessions.lanes.LaneEngine for what is promised.
@@ -100,6 +103,7 @@ class Engine:
         self._before_tick: Callable[[], None] = _nothing
         self._after_tick: Callable[[], None] = _nothing
         self._away = 0  # requests with the thread; when not 0, the loop plans no tick
+        self._quick_kinds = QUICK | {"borrow", "commit"} if self.lane_bytes <= SMALL_ROW_BYTES else QUICK
         self._here_below_s = HERE_BELOW_S if here_below_s is None else here_below_s
         if self._arena.device.type != "cpu":
             self._here_below_s = 0.0  # while a device works the loop can read what arrives
@@ -177,7 +181,7 @@ class Engine:
             allowed = self._control.steppable(where)
             if not allowed and len(blocked := self._control.blocked(where)):
                 return self._failed(NeedsReset(blocked.tolist()))
-            if not self._unanswered and len(lanes) == self._arena.in_use and self._quick:
+            if not self._unanswered and len(lanes) == self._arena.in_use and self._is_quick():
                 return self._step_now(Request("step", lanes, where, command, None, allowed), beside)
         return self._submit("step", lanes, command, beside, allowed=allowed)
 
@@ -232,10 +236,9 @@ class Engine:
         """Has these called around every tick on the event loop."""
         self._before_tick, self._after_tick = before, after
 
-    @property
-    def _quick(self) -> bool:
-        """Whether a tick may run on the event loop."""
-        return self._running and self._ticker.work_s < self._here_below_s and not self._ticker.rollouts
+    def _is_quick(self, rollouts: int = 0) -> bool:
+        """Whether a tick may run on the event loop, where it would wait for rollouts; so many do not count."""
+        return self._running and self._ticker.work_s < self._here_below_s and self._ticker.rollouts <= rollouts
 
     def _step_now(self, request: Request, beside: Callable[[], None] | None) -> asyncio.Future[StepResult]:
         """A tick of its own; the future is done when it is returned."""
@@ -272,7 +275,7 @@ class Engine:
         request = Request(kind, lanes, where, command, future if awaited else None, allowed)
         if self._here:
             self._here.append(request)
-        elif not self._away and kind in QUICK and self._quick:
+        elif not self._away and kind in self._quick_kinds and self._is_quick(1 if kind == "borrow" else 0):
             self._here.append(request)
             loop.call_soon(self._tick_here)
         else:

@@ -82,7 +82,7 @@ class Imagination:
         seeds = command.seeds if command.seeds is not None else _drawn(count) if command.fresh else None
         rollout = Rollout(partial(self._ended, int(lanes[0])))
         self._playing[int(lanes[0])] = rollout
-        self._ticker.rollouts += 1
+        self._ticker.rollouts += 1  # before a tick can have lent the lanes
         borrowed = borrow(played)
         given = partial(self._given, command, before, actor, seeds, step_bytes)
         borrowed.add_done_callback(partial(self._play, rollout, given))

@@ -134,12 +134,17 @@ class Imagining:
             alarm = asyncio.get_running_loop().call_later(seconds, rollout.stop)
             self._under_way[session] = rollout
             begun.set_result(rollout)
+            # One that leaves no trace tells the store meanwhile that the session is driven, and hears whose it is.
+            touched = None if command.advance else asyncio.ensure_future(self._touched(session))
             try:
-                if await rollout.over():
-                    await self._ended(session, sequence, command, payload, None if kept else rollout)
+                if await rollout.over() and command.advance and kept is None:
+                    await self._settle(session, sequence, command, payload, rollout)
             finally:
                 alarm.cancel()
                 del self._under_way[session]
+                if touched is not None:
+                    await touched
+            self._held.renew(session)
 
     def _kept(self, session: Session, sequence: int, command: Imagine) -> Result | None:
         """The answer to a request with this number, if it is done already."""
@@ -158,15 +163,6 @@ class Imagining:
         if played.policy is not None:
             policy = await self._policies.loaded(session.record.tenant, played.policy.content_hash)
         return self._engine.imagine(session.lanes, played, policy, None if kept is None else kept.before)
-
-    async def _ended(
-        self, session: Session, sequence: int, command: Imagine, payload: bytes, rollout: Rollout | None
-    ) -> None:
-        if not command.advance:
-            await self._touched(session)
-        elif rollout is not None:
-            await self._settle(session, sequence, command, payload, rollout)
-        self._held.renew(session)
 
     async def _touched(self, session: Session) -> None:
         """A session that is imagined from is driven, and must still be ours."""
