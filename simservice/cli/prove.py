@@ -14,7 +14,8 @@ from simservice.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from simservice.proving.run import Check, Proof
+    from simservice.proving.recipe import Check
+    from simservice.proving.run import Proof
 
 ALL = "all"
 
@@ -24,6 +25,7 @@ def prove(
     seeds: Annotated[str, typer.Option(help="Seeds, a world and an agent each: 0,1,2.")] = "0,1,2",
     out: Annotated[Path, typer.Option(help="Folder of cards, worlds and summary.json.")] = Path("runs/prove"),
     controls: Annotated[bool, typer.Option(help="Train agents in the controls, too.")] = True,
+    rows: Annotated[bool, typer.Option(help="Hold the first world against the rows of every family, too.")] = True,
     control_agents: Annotated[int, typer.Option(min=1, help="Agents in each control; their median counts.")] = 3,
 ) -> None:
     """Prove a world: record, train, serve, train an agent inside, score it in reality, beside controls."""
@@ -33,8 +35,10 @@ def prove(
     from simservice.proving.run import ProofConfig, as_json, prove
 
     recipes = list(all_recipes().values()) if name == ALL else [find(name)]
-    config = ProofConfig(seeds=_seeds(seeds), out=out, with_controls=controls, control_agents=control_agents)
-    rows: list[dict[str, Any]] = []
+    config = ProofConfig(
+        seeds=_seeds(seeds), out=out, with_controls=controls, with_rows=rows, control_agents=control_agents
+    )
+    proofs: list[dict[str, Any]] = []
     met = True
     for recipe in recipes:
         with spinner() as say:
@@ -43,10 +47,10 @@ def prove(
         show([proof])
         next_step(f"open {card}")
         met = met and proof.met
-        rows.append(plain(as_json(proof)))
+        proofs.append(plain(as_json(proof)))
         # After every recipe: an interrupted run of all leaves what it found.
         (out / ("summary.json" if name == ALL else f"{name}.json")).write_text(
-            json.dumps({"met": met, "proofs": rows}, indent=2) + "\n"
+            json.dumps({"met": met, "proofs": proofs}, indent=2) + "\n"
         )
     if not met:
         raise typer.Exit(1)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from simservice import __version__
-from simservice.proving.run import Check, Proof, as_json
+from simservice.proving.recipe import Check
+from simservice.proving.run import Proof, as_json
 
 LICENCE = "Apache-2.0"
 

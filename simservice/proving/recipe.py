@@ -59,6 +59,17 @@ class Bar:
         return f">= {self.least:g}" if self.least is not None else f"<= {self.most:g}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One line of the table: id, what, bar, what was seen."""
+
+    row: str
+    what: str
+    bar: str
+    seen: float
+    met: bool
+
+
 @dataclass(frozen=True)
 class Trial:
     """One world of a recipe, for measuring: with its data, and fresh reality that only judges."""

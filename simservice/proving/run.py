@@ -21,8 +21,9 @@ from simservice.fidelity.exploitation import exploitation_gap, is_exploited
 from simservice.proving import controls
 from simservice.proving.agent import AgentConfig
 from simservice.proving.processes import Errand, served, train_agents
-from simservice.proving.recipe import Figures, Recipe, Trial
+from simservice.proving.recipe import Check, Figures, Recipe, Trial
 from simservice.proving.record import record
+from simservice.proving.rows.examine import examine
 from simservice.proving.scoring import score
 from simservice.training.trainer import TrainConfig, train
 from simservice.worlds.checkpoint import load
@@ -40,6 +41,7 @@ class ProofConfig:
     seeds: tuple[int, ...] = (0, 1, 2)
     out: Path = Path("runs/prove")
     with_controls: bool = True
+    with_rows: bool = True  # also hold the first seed's world against what every family must pass
     control_agents: int = 3  # in each control; their median counts, for one agent may be lucky
     score_episodes: int = 100
 
@@ -83,6 +85,7 @@ class Proof:
     recipe: Recipe
     seeds: Sequence[SeedResult]
     controls: Sequence[ControlResult]
+    rows: Sequence[Check]  # that every family must pass, of the first seed's world
     chance: float  # random play's return
     judging_steps: int  # real steps of scores and fresh test data, from which nothing was learned
     seconds: float
@@ -92,17 +95,6 @@ class Proof:
     def met(self) -> bool:
         """Whether every bar is reached and every control behaves."""
         return all(check.met for check in self.checks)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """One line of the table: id, what, bar, what was seen."""
-
-    row: str
-    what: str
-    bar: str
-    seen: float
-    met: bool
 
 
 def prove(recipe: Recipe, config: ProofConfig | None = None, say: Say = lambda words: None) -> Proof:
@@ -125,10 +117,15 @@ def prove(recipe: Recipe, config: ProofConfig | None = None, say: Say = lambda w
     held: list[ControlResult] = []
     if recipe.agent is not None and config.with_controls:
         held = _controls(recipe, config, first, folder / "controls", chance, judge, say)
+    rows: list[Check] = []
+    if config.with_rows:
+        say(f"{recipe.name}: rows that every family must pass")
+        rows = examine(results[0].folder, (), recipe.behaviour)
     proof = Proof(
         recipe=recipe,
         seeds=results,
         controls=held,
+        rows=rows,
         chance=chance,
         judging_steps=judge.steps,
         seconds=time.monotonic() - began,
@@ -302,7 +299,7 @@ def _checks(proof: Proof) -> list[Check]:
         Check(row=control.name, what=f"real_return, {control.words}", bar=control.bar or "reported",
               seen=control.real_return, met=control.met)
         for control in proof.controls
-    ]  # fmt: skip
+    ] + list(proof.rows)  # fmt: skip
 
 
 def _now_and_then(title: str, say: Say) -> Callable[[str, float], None]:

@@ -39,4 +39,12 @@ RECIPES = (
         measure=action_figures,
         bars=(Bar(figure="action_ratio", least=1.5, across="min"),),
     ),
+    Recipe(
+        name="diffusion-flipball",
+        row="A7b",
+        title="The luck of a ball in a diffusion world",
+        env_id="simservice/FlipBall-v0",
+        real_steps=3_000,
+        family="diffusion",
+    ),
 )

@@ -59,4 +59,12 @@ RECIPES = (
             Bar(figure="reward_r2", least=0.98, across="min"),
         ),
     ),
+    Recipe(
+        name="ensemble-cartpole-random",
+        row="A7c",
+        title="What an ensemble of random play knows of CartPole, and what it knows not to know",
+        env_id="CartPole-v1",
+        real_steps=3_000,
+        family="ensemble",
+    ),
 )

@@ -65,4 +65,20 @@ RECIPES = (
         measure=cartpole_figures,
         bars=(Bar(figure="angle_correlation_10", least=0.9),),
     ),
+    Recipe(
+        name="rssm-cartpole-random",
+        row="A7c",
+        title="What a recurrent state-space world of random play knows of CartPole",
+        env_id="CartPole-v1",
+        real_steps=3_000,
+        family="rssm",
+    ),
+    Recipe(
+        name="rssm-flipball",
+        row="A7b",
+        title="The luck of a ball in a recurrent state-space world",
+        env_id="simservice/FlipBall-v0",
+        real_steps=3_000,
+        family="rssm",
+    ),
 )

@@ -45,4 +45,12 @@ RECIPES = (
             Bar(figure="angle_error_10_of_persistence", most=0.5),
         ),
     ),
+    Recipe(
+        name="tokens-flipball",
+        row="A7b",
+        title="The luck of a ball in a world of tokens",
+        env_id="simservice/FlipBall-v0",
+        real_steps=3_000,
+        family="tokens",
+    ),
 )

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from simservice.proving.lanes import WorldLanes
+from simservice.proving.recipe import Check
 from simservice.proving.rows.ground import Subject, check
-from simservice.proving.run import Check
 from simservice.types import Array, StepResult
 from simservice.worlds.checkpoint import load
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from simservice.errors import ConfigError
+from simservice.proving.recipe import Check
 from simservice.proving.record import Behaviour
 from simservice.proving.rows.determinism import bitwise
 from simservice.proving.rows.ground import Row, Subject
@@ -15,7 +16,6 @@ from simservice.proving.rows.long_horizon import stability, wrong_dreams
 from simservice.proving.rows.luck import branches
 from simservice.proving.rows.speed import steps_a_second
 from simservice.proving.rows.starts import starts
-from simservice.proving.run import Check
 
 ROWS: dict[str, tuple[Row, ...]] = {
     "A7": (stability, wrong_dreams),

@@ -14,9 +14,8 @@ from simservice.data.collect import RealStepCounter
 from simservice.errors import InvalidInput
 from simservice.fidelity.pixels import seen
 from simservice.proving.lanes import WorldLanes
-from simservice.proving.recipe import TEST_SEED
+from simservice.proving.recipe import TEST_SEED, Check
 from simservice.proving.record import Behaviour, record
-from simservice.proving.run import Check
 from simservice.types import Array, Episode, Leaves
 from simservice.worlds.checkpoint import load
 from simservice.worlds.world import World

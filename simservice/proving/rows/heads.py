@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from simservice.data.episodes import Dataset, fingerprint
+from simservice.proving.recipe import Check
 from simservice.proving.rows.ground import Subject, check
-from simservice.proving.run import Check
 from simservice.training.evaluate import termination_score
 from simservice.training.trainer import TrainConfig, train
 from simservice.training.windows import cut_windows, forecast

@@ -7,8 +7,8 @@ import numpy as np
 
 from simservice.data.environments import close, make_environment, max_episode_steps
 from simservice.fidelity.pixels import is_picture
+from simservice.proving.recipe import Check
 from simservice.proving.rows.ground import Subject, auroc, check
-from simservice.proving.run import Check
 from simservice.training.windows import cut_windows, forecast, spread
 from simservice.types import Array, Leaves, to_leaves
 

@@ -7,8 +7,8 @@ import numpy as np
 from simservice.data.environments import close, make_environment
 from simservice.errors import InvalidInput
 from simservice.grounds import flip_ball
+from simservice.proving.recipe import Check
 from simservice.proving.rows.ground import Subject, check, told_apart
-from simservice.proving.run import Check
 from simservice.types import Array, Context, Leaves
 from simservice.worlds.rollout import imagine
 

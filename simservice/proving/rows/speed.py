@@ -6,8 +6,8 @@ import time
 
 import torch
 
+from simservice.proving.recipe import Check
 from simservice.proving.rows.ground import Subject, check
-from simservice.proving.run import Check
 
 LANES = 16
 SECONDS = 2.0

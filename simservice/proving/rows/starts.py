@@ -7,9 +7,8 @@ import torch
 
 from simservice.data.environments import close, make_environment
 from simservice.fidelity.pixels import is_picture
-from simservice.proving.recipe import TEST_SEED
+from simservice.proving.recipe import TEST_SEED, Check
 from simservice.proving.rows.ground import Subject, check, distances, features, told_apart
-from simservice.proving.run import Check
 from simservice.types import Leaves, to_leaves
 from simservice.worlds.noise import lane_draws
 
