@@ -331,6 +331,9 @@ class Engine:
             self._pinned = True
         with torch.inference_mode():
             self._ticker.do(chosen)
+        for request in chosen:
+            if request.kind == "step" and request.error is None and request.command.shown is not None:
+                request.command.shown(request.result)
         self._after_tick()
 
     def _run(self, ready: queue.SimpleQueue[BaseException | None]) -> None:

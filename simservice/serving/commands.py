@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from simservice.errors import InvalidInput
 from simservice.protocol.branches import decode_fork
 from simservice.protocol.imagine import decode_imagine, encode_imagined
@@ -47,10 +49,12 @@ class CommandCodec:
         self._actions = StepActions(self._action)
         self._replies = StepReplies(self._observation)
 
-    def command(self, request: pb.PlayRequest, lanes: int) -> Command:
+    def command(
+        self, request: pb.PlayRequest, lanes: int, shown: Callable[[StepResult], None] | None = None
+    ) -> Command:
         """The command of a reset or step for so many lanes, everything in it checked; InvalidInput names the field."""
         if request.HasField("step"):
-            return Step(self._actions.decode(request.step, lanes))
+            return Step(self._actions.decode(request.step, lanes), shown)
         mask, seeds, options, context = decode_reset(
             request.reset,
             lanes,

@@ -5,6 +5,7 @@ A rollout is answered by many replies, all other requests by one.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 from collections.abc import AsyncGenerator
@@ -38,6 +39,8 @@ class Stream:
         self._packer = Packer(codecs)
         self._spent: Spent | None = None  # of the step under way, once it is done
         self._done_ns = 0  # when that was
+        self._written: tuple[StepResult, bytes] | None = None  # a step's reply, written before it may leave
+        self._write_ns = 0  # how long that took
         self.closed = False
         self._tenant = tenant
         self._plain_bytes = 0  # of the last step that held nothing unknown
@@ -68,7 +71,7 @@ class Stream:
         if where is None or where.handed_ns < began:  # none, or that of a step which was done before
             return timed(reply, spent)
         queue, wait = where.handed_ns - began, where.began_ns - where.handed_ns
-        return timed(reply, spent, (queue, wait, where.model_ns, began + spent - self._done_ns))
+        return timed(reply, spent, (queue, wait, where.model_ns, self._write_ns + began + spent - self._done_ns))
 
     async def imagine(self, request: pb.PlayRequest) -> AsyncGenerator[bytes, None]:
         """The replies to one rollout, serialised, as it goes on; raises what ends the stream."""
@@ -128,7 +131,8 @@ class Stream:
         if call in ("step", "reset"):
             if self._budget is not None and call == "step":
                 self._budget.spend(session.num_envs)
-            command = host.codec.command(request, session.num_envs)
+            self._written, self._write_ns = None, 0
+            command = host.codec.command(request, session.num_envs, self._write)
             payload = request.SerializeToString()
             # Leaves have fixed sizes, so a step as long as the last one that was looked into holds nothing more.
             if len(payload) != self._plain_bytes:
@@ -140,6 +144,9 @@ class Stream:
             finally:
                 host.service.deadlines.end(session)
             self._done_ns, self._spent = perf_counter_ns(), result.spent if isinstance(result, StepResult) else None
+            written, self._written = self._written, None
+            if written is not None and written[0] is result:
+                return written[1]
             return host.codec.reply(request.sequence, result, session.num_envs)
         if call in BRANCHES:
             if self._budget is not None:  # a lane that is saved, restored or copied from costs a step of it
@@ -156,6 +163,15 @@ class Stream:
             self.closed = True
             return pb.PlayReply(sequence=request.sequence, closed=pb.Closed()).SerializeToString()
         raise InvalidInput("call", f"{call or 'nothing'} was sent on a stream that has its session already")
+
+    def _write(self, result: StepResult) -> None:
+        """Writes a step's reply while the journal is on its way: it may be of no use, and what fails fails later."""
+        assert self._host is not None and self._session is not None
+        began = perf_counter_ns()
+        with contextlib.suppress(Exception):  # of numbers that cannot be written; whoever answers meets it again
+            sequence, lanes = self._session.last_sequence + 1, self._session.num_envs
+            self._written = (result, self._host.codec.reply(sequence, result, lanes))
+        self._write_ns = perf_counter_ns() - began
 
     async def _begin(self, call: str, request: pb.PlayRequest) -> pb.PlayReply:
         self._service.streams.refuse_new()

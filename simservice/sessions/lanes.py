@@ -29,6 +29,9 @@ class Step:
     """One action per lane, by leaf path, already checked against the action space."""
 
     action: Leaves  # (lanes, ...)
+    # Told the result as soon as there is one, while what goes beside the step is still under way; perhaps never, and
+    # the step may yet fail. Raises nothing.
+    shown: Callable[[StepResult], None] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
