@@ -1,7 +1,7 @@
 """Acts in real environments by imagining: before every real step it tries many futures of a served world.
 
     python agents/cem_planner.py --address 127.0.0.1:50051 --world cartpole --env CartPole-v1
-    python agents/cem_planner.py --world pendulum --env Pendulum-v1 --method mppi --horizon 20
+    python agents/cem_planner.py --world pendulum --env Pendulum-v1 --method mppi --horizon 25
 
 Each real environment has a lane of the world. Before a step the lanes are grounded in what is really seen, and copies
 of them play sampled action sequences, all environments' at once, in one message an iteration (open loop).
@@ -77,11 +77,11 @@ def main() -> None:
     parser.add_argument("--env", required=True, help="the real environment, e.g. CartPole-v1")
     parser.add_argument("--method", choices=("cem", "mppi"), default="cem")
     parser.add_argument("--episodes", type=int, default=20, help="real ones, played beside each other")
-    parser.add_argument("--horizon", type=int, default=25, help="imagined steps of a future")
+    parser.add_argument("--horizon", type=int, default=50, help="imagined steps of a future")
     parser.add_argument("--samples", type=int, default=64, help="futures of an environment and iteration")
-    parser.add_argument("--iterations", type=int, default=3)
-    parser.add_argument("--elites", type=int, default=8, help="cem: how many of them count")
-    parser.add_argument("--temperature", type=float, default=0.3, help="mppi: in standard deviations of the returns")
+    parser.add_argument("--iterations", type=int, default=2)
+    parser.add_argument("--elites", type=int, default=12, help="cem: how many of them count")
+    parser.add_argument("--temperature", type=float, default=0.5, help="mppi: in standard deviations of the returns")
     parser.add_argument("--discount", type=float, default=0.99)
     parser.add_argument("--frames", type=int, default=1, help="real observations that ground a lane")
     parser.add_argument("--uncertainty-penalty", type=float, default=0.0, help="what a future loses for doubt")

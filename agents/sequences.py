@@ -63,7 +63,7 @@ class Categories:
         """One step later: the plan goes on, and nothing is known of its new last step."""
         n = self.probability.shape[-1]
         later = np.concatenate([self.probability[1:], np.full_like(self.probability[:1], 1.0 / n)])
-        self.probability = 0.5 * later + 0.5 / n  # the next plan is to look round again
+        self.probability = 0.8 * later + 0.2 / n  # the next plan is to look round again
 
 
 class Gaussians:
