@@ -14,6 +14,7 @@ import torch
 from bench import report
 from bench.lines import Found, Pace
 from bench.model_rows import many_clients, recurrent, replicas
+from bench.rollout_rows import rollouts
 from bench.stage import Stage
 from bench.wire_rows import frames, lanes_64, lanes_256, one_lane
 
@@ -25,6 +26,7 @@ ROWS: dict[str, Callable[[Stage, Pace], Found]] = {
     "frames": frames,
     "rssm": recurrent,
     "many-clients": many_clients,
+    "rollouts": rollouts,
     "replicas": replicas,
 }
 FULL = Pace(rounds=7, seconds=0.5)

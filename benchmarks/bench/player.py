@@ -81,12 +81,12 @@ def players(places: Mapping[str, tuple[Any, ...]]) -> Iterator[tuple[dict[str, P
 def main() -> None:
     """Plays on command."""
     module, _, function = sys.argv[1].partition(":")
-    try:
-        contestant = getattr(import_module(module), function)
-    except ImportError as error:
-        print(f"lacks {error.name}", flush=True)
-        return
-    with contestant(*json.loads(sys.argv[2])) as playing:
+    with ExitStack() as stack:
+        try:
+            playing = stack.enter_context(getattr(import_module(module), function)(*json.loads(sys.argv[2])))
+        except ImportError as error:
+            print(f"lacks {error.name}", flush=True)
+            return
         print("ready", flush=True)
         for line in sys.stdin:
             print(json.dumps(asdict(playing.play(float(line)))), flush=True)

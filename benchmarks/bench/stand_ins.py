@@ -200,7 +200,9 @@ def families() -> str:
 
 
 def world(kind: str, name: str) -> World:
-    """One of those that rows are about: toy, frames, recurrent, sleeper."""
+    """One of those that rows are about: toy, episodic, frames, recurrent, sleeper."""
+    if kind == "episodic":  # the toy with its ends
+        return Toy(toy_spec(name=name), ToyConfig(growth=GROWTH, push=PUSH))
     if kind == "toy":  # bounded, and without an end, so that no reset falls into a measurement
         return Toy(toy_spec(name=name, max_episode_steps=None), ToyConfig(growth=GROWTH, push=PUSH))
     cls, observation = {
