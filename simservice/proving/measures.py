@@ -7,7 +7,7 @@ from simservice.training.evaluate import HORIZONS, TerminationScore, evaluate, t
 from simservice.training.windows import cut_windows, forecast
 
 TEST_STEPS = 4_000
-END_STEPS = 12_000  # ends are rare: of 4,000 steps of mixed play some 45
+END_STEPS = 12_000  # ends are rare: of 4,000 steps of mixed play some 80
 
 
 def vector_figures(trial: Trial) -> Figures:
