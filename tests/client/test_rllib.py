@@ -4,10 +4,16 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from cartpole_world import served_cartpole
+from gymnasium import spaces
+from ray.rllib.algorithms.dqn import DQNConfig
+from ray.rllib.algorithms.sac import SACConfig
+from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
 from simservice.client.policy import load_policy
 from simservice.client.rllib import (
+    SERVED_ENV_ID,
     PPOSettings,
+    RolloutEnvRunner,
     local_ray,
     policy_of,
     real_config,
@@ -18,9 +24,12 @@ from simservice.client.rllib import (
 )
 from simservice.client.rllib.training import _algorithm
 from simservice.errors import InvalidInput, ServerUnavailable
+from simservice.serving.local import LocalConfig, LocalServer
 
 pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.filterwarnings("ignore:.*gputil.*")]
 SHORT = PPOSettings(total_steps=2_048, num_envs=16, rollout_steps=32, epochs=2)
+
+BY_STEPS_AND_BY_ROLLOUTS = pytest.mark.parametrize("rollouts", [False, True], ids=["by-steps", "by-rollouts"])
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +44,12 @@ def connected():
         yield
 
 
-def test_ppo_at_least_doubles_its_return_in_a_served_world(address, connected):
+@BY_STEPS_AND_BY_ROLLOUTS
+def test_ppo_at_least_doubles_its_return_in_a_served_world(address, connected, rollouts):
     settings = PPOSettings(total_steps=16_384)
     made = []
-    trained = train_ppo(served_config(address, "cartpole", settings), settings, progress=made.append)
+    config = served_config(address, "cartpole", settings, rollouts=rollouts)
+    trained = train_ppo(config, settings, progress=made.append)
     first, last = made[0], made[-1]
     assert last.return_mean > 2 * first.return_mean
     assert last.steps >= settings.total_steps
@@ -46,8 +57,10 @@ def test_ppo_at_least_doubles_its_return_in_a_served_world(address, connected):
     assert trained.last == last
 
 
-def test_the_same_seed_trains_the_same_policy(address, connected):
-    first, second = (train_ppo(served_config(address, "cartpole", SHORT, seed=3), SHORT) for _ in range(2))
+@BY_STEPS_AND_BY_ROLLOUTS
+def test_the_same_seed_trains_the_same_policy(address, connected, rollouts):
+    configs = [served_config(address, "cartpole", SHORT, seed=3, rollouts=rollouts) for _ in range(2)]
+    first, second = (train_ppo(config, SHORT) for config in configs)
     for (weight, bias), (again, bias_again) in zip(first.policy.layers, second.policy.layers, strict=True):
         np.testing.assert_array_equal(weight, again)
         np.testing.assert_array_equal(bias, bias_again)
@@ -78,10 +91,48 @@ def test_the_policy_taken_out_acts_as_rllib_does(env_id, connected, tmp_path):
         env.close()
 
 
-def test_several_env_runners_share_a_world(address, connected):
+@BY_STEPS_AND_BY_ROLLOUTS
+def test_several_env_runners_share_a_world(address, connected, rollouts):
     settings = PPOSettings(total_steps=1_024, num_envs=8, num_env_runners=1, rollout_steps=64, epochs=1)
-    trained = train_ppo(served_config(address, "cartpole", settings), settings)
+    trained = train_ppo(served_config(address, "cartpole", settings, rollouts=rollouts), settings)
     assert trained.last.steps >= 1_024
+
+
+@pytest.mark.parametrize(("kind", "world"), [(DQNConfig, "steps"), (SACConfig, "pushes")])
+def test_off_policy_algorithms_train_on_rollouts(kind, world, save_toy, connected):
+    plain = {"observation_space": spaces.Box(-10, 10, (4,), np.float32), "max_episode_steps": 15}
+    push = {**plain, "action_space": spaces.Box(-1, 1, (2,), np.float32)}
+    with LocalServer(
+        [save_toy("steps", spec=plain), save_toy("pushes", spec=push)],
+        store_url="memory:",
+        config=LocalConfig(grace_s=0.1),
+    ) as server:
+        config = (
+            kind()
+            .environment(SERVED_ENV_ID, env_config={"address": server.address, "world": world})
+            .env_runners(
+                env_runner_cls=RolloutEnvRunner,
+                num_env_runners=0,
+                num_envs_per_env_runner=8,
+                gym_env_vectorize_mode="vector_entry_point",
+                rollout_fragment_length=8,
+            )
+            .learners(num_learners=0)
+            .training(train_batch_size=32, num_steps_sampled_before_learning_starts=100)
+            .reporting(min_time_s_per_iteration=0, min_sample_timesteps_per_iteration=64)
+            .rl_module(model_config=DefaultModelConfig(fcnet_hiddens=[16]))
+            .debugging(seed=0, log_level="ERROR")
+        )
+        algorithm = config.build_algo()
+        try:
+            for _ in range(6):
+                result = algorithm.train()
+        finally:
+            algorithm.stop()
+    learned = result["learners"]["default_policy"]
+    losses = [value for name, value in learned.items() if name.endswith("loss")]
+    assert losses and np.isfinite(losses).all()
+    assert result["env_runners"]["num_episodes_lifetime"] >= 8
 
 
 def test_a_wrong_address_and_too_few_steps_fail_before_anything_starts():

@@ -1,74 +1,62 @@
-"""A replica killed in mid-rollout: the user's loop sees a slow answer, and its bits are the undisturbed ones."""
-
-from __future__ import annotations
+"""A replica that dies in mid-rollout: RLlib's runner gets the episodes of the undisturbed run, a little later."""
 
 import os
 import signal
+import threading
 
 import numpy as np
 import pytest
-from pilots import linear_model
+import torch
 from test_replica_kill import busy_pids
 
-from simservice.client.policies import put_policy
-from simservice.client.session import RemoteSession
-from simservice.serving.service import RayService
-from simservice.types import Imagine, Imagined, PolicyUse
+from simservice.client.rllib import PPOSettings, RolloutEnvRunner, served_config
 
-LANES, STEPS = 64, 1200
-ROLLOUTS = 3
+pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.filterwarnings("ignore:.*gputil.*")]
+
+LANES, STEPS = 64, 400
 
 
-@pytest.fixture(scope="module")
-def policy(ray_service: RayService) -> PolicyUse:
-    """Put once: both replicas read it from the store."""
-    model = linear_model(seed=1)
-    receipt = put_policy(ray_service.address, "noisy", model=model, distribution="categorical")
-    return PolicyUse(content_hash=receipt.content_hash)
+def sampled(ray_service, weights, strike):
+    """Three samples of a seeded runner, `strike` called with its replica before the second; and its session."""
+    config = served_config(
+        ray_service.address, "noisy", PPOSettings(num_envs=LANES, hidden=(16,)), seed=5, rollouts=True
+    )
+    runner = RolloutEnvRunner(config=config)
+    runner.set_state({"rl_module": weights})
+    session = runner.env.unwrapped.session
+    token, episodes = session.token, []
+    for number in range(3):
+        if number == 1:
+            strike(*busy_pids(ray_service))
+        episodes += runner.sample(num_timesteps=LANES * STEPS)
+    assert runner.env.unwrapped.session.token == token
+    reconnects = session.reconnects
+    runner.stop()
+    return episodes, reconnects
 
 
-def play(session: RemoteSession, policy: PolicyUse, kill_in: tuple[int, ...] = (), kill=None) -> list[Imagined]:
-    """Rollouts by a policy and by actions in turns; in some the third part is not yet heard when `kill` is called."""
-    session.reset(seeds=np.arange(LANES, dtype=np.int64) * 7919)
-    hear, found = session._hear, []
-    for number in range(ROLLOUTS):
-        heard = []
+def test_a_rollout_is_played_to_its_end_by_another_replica(ray_service):
+    config = served_config(ray_service.address, "noisy", PPOSettings(num_envs=1, hidden=(16,)), rollouts=True)
+    torch.manual_seed(0)
+    model = RolloutEnvRunner(config=config)
+    weights = model.module.get_state()
+    model.stop()
+    expected, undisturbed = sampled(ray_service, weights, lambda pid: None)
+    killers = []
 
-        def hearing(part, number=number, heard=heard):
-            heard.append(part)
-            if number in kill_in and len(heard) == 3:
-                kill()
-            hear(part)
+    def strike(pid):
+        killers.append(threading.Timer(0.1, os.kill, (pid, signal.SIGKILL)))
+        killers[0].start()
 
-        session._hear = hearing
-        if number % 2:
-            actions = {"action": np.random.default_rng(number).integers(0, 3, (STEPS, LANES))}
-            command = Imagine(steps=STEPS, actions=actions, advance=True)
-        else:
-            command = Imagine(steps=STEPS, policy=policy, advance=True)
-        found.append(session.imagine(command))
-        assert len(found[-1]) == STEPS
-    return found
-
-
-def test_a_replica_killed_in_mid_rollout_changes_nothing(ray_service, policy):
-    quiet = RemoteSession(ray_service.address, "noisy", num_envs=LANES)
-    undisturbed = play(quiet, policy)
-    last = quiet.step({"action": np.ones(LANES, np.int64)})
-    quiet.close()
-    session = RemoteSession(ray_service.address, "noisy", num_envs=LANES, patience_s=200.0)
-
-    def kill() -> None:
-        [serving] = busy_pids(ray_service)
-        os.kill(serving, signal.SIGKILL)
-
-    found = play(session, policy, kill_in=(0, 1), kill=kill)
-    assert session.reconnects >= 2
-    assert session.sequence == 1 + ROLLOUTS
-    for one, other in zip(found, undisturbed, strict=True):
-        for name in ("reward", "terminated", "truncated", "began", "log_probability"):
-            np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
-        np.testing.assert_array_equal(one.observation["observation"], other.observation["observation"])
-    again = session.step({"action": np.ones(LANES, np.int64)})
-    np.testing.assert_array_equal(again.reward, last.reward)
-    session.close()
+    found, reconnects = sampled(ray_service, weights, strike)
+    killers[0].join()
+    assert undisturbed == 0 and reconnects > 0
+    assert len(found) == len(expected)
+    for mine, other in zip(found, expected, strict=True):
+        assert (mine.t_started, mine.is_terminated, mine.is_truncated) == (
+            other.t_started,
+            other.is_terminated,
+            other.is_truncated,
+        )
+        for name in ("observations", "actions", "rewards"):
+            np.testing.assert_array_equal(getattr(mine, name).data, getattr(other, name).data)
