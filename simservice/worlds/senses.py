@@ -22,6 +22,8 @@ from simservice.worlds.nets.perceptron import Perceptron
 from simservice.worlds.nets.pyramid import PyramidDecoder, PyramidEncoder
 from simservice.worlds.world import Tensors
 
+_SMALLEST_CONTRAST = 0.02  # of a picture, from 0 to 1
+_FITTED_FRAMES = 1000
 _SMALLEST_SPREAD = 1e-6  # relative to a feature's size; what varies less counts as constant
 
 
@@ -46,11 +48,17 @@ class Senses(nn.Module):
             self.vector_decoder = Perceptron([inputs, *[units] * layers], padded(self.width))
         self.encoders = nn.ModuleList(PyramidEncoder(_frame(leaf), depth, units) for leaf in self.pictures)
         self.decoders = nn.ModuleList(PyramidDecoder(_frame(leaf), depth, inputs) for leaf in self.pictures)
+        for number, leaf in enumerate(self.pictures):
+            self.register_buffer(f"picture_mean_{number}", torch.full(_frame(leaf), 0.5))
+            self.register_buffer(f"picture_deviation_{number}", torch.ones(()))
         for name, value in (("mean", 0.0), ("deviation", 1.0), ("low", -torch.inf), ("high", torch.inf)):
             self.register_buffer(name, torch.full((self.width,), value))
 
     def fit(self, episodes: Sequence[Episode], range_factor: float, *, scales: bool) -> None:
-        """Takes bounds, and the vectors' scales where asked to, from recorded observations."""
+        """Takes bounds, and scales where asked to, from recorded observations."""
+        if scales:
+            for number, leaf in enumerate(self.pictures):
+                self._fit_picture(number, _some(episodes, leaf))
         if not self.width:
             return
         rows = torch.cat([self.codec.encode(_tensors(episode.observation, self.codec)) for episode in episodes])
@@ -66,6 +74,23 @@ class Senses(nn.Module):
             self.mean.copy_(mean)
             self.deviation.copy_(torch.where(varies, deviation, torch.ones_like(deviation)))
 
+    def _fit_picture(self, number: int, levels: Tensor) -> None:
+        """The mean picture, and one deviation of all pixels from it: a still background costs no learning."""
+        mean = levels.mean(0)
+        getattr(self, f"picture_mean_{number}").copy_(mean)
+        deviation = (levels - mean).square().mean().sqrt()
+        getattr(self, f"picture_deviation_{number}").copy_(deviation.clamp(min=_SMALLEST_CONTRAST))
+
+    def _scale(self, leaf: Leaf) -> tuple[Tensor, Tensor]:
+        number = self.pictures.index(leaf)
+        return getattr(self, f"picture_mean_{number}"), getattr(self, f"picture_deviation_{number}")
+
+    def _decoded(self, leaf: Leaf, decoder: nn.Module, inputs: Tensor) -> Tensor:
+        """(B, height, width, channels) float; 0 is black and 1 white, values may lie beyond."""
+        mean, deviation = self._scale(leaf)
+        decoded: Tensor = decoder(inputs).float() * deviation + mean
+        return decoded
+
     def features(self, observation: Mapping[str, Tensor]) -> Tensor | None:
         """The vectors' features (B, width) as they are; None where there are pictures alone."""
         return self.codec.encode(observation) if self.width else None
@@ -79,7 +104,8 @@ class Senses(nn.Module):
         """The embedding (B, embedding) of vectors as features() gave them, and of the observation's pictures."""
         parts = [] if features is None else [self.vector_encoder(self.squashed(features))]
         for leaf, encoder in zip(self.pictures, self.encoders, strict=True):
-            parts.append(encoder(_channelled(observation[leaf.path], leaf)))
+            mean, deviation = self._scale(leaf)
+            parts.append(encoder((_levels(observation[leaf.path], leaf) - mean) / deviation))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
     def vector(self, inputs: Tensor) -> Tensor:
@@ -91,8 +117,9 @@ class Senses(nn.Module):
     def picture(self, inputs: Tensor, number: int) -> Tensor:
         """The picture (B, ...) uint8 of that place among the pictures."""
         leaf = self.pictures[number]
-        levels: Tensor = (self.decoders[number](inputs) * 255).round().to(torch.uint8)
-        return levels.reshape(-1, *leaf.shape)
+        levels = self._decoded(leaf, self.decoders[number], inputs) * 255
+        picture: Tensor = levels.round().clamp(0, 255).to(torch.uint8)
+        return picture.reshape(-1, *leaf.shape)
 
     def losses(
         self, inputs: Tensor, features: Tensor | None, observation: Mapping[str, Tensor], worst_pixel: float
@@ -103,8 +130,8 @@ class Senses(nn.Module):
             error = self.vector_decoder(inputs).float() - self.squashed(features)
             found["vector"] = error[:, : self.width].square().sum(-1)
         for leaf, decoder in zip(self.pictures, self.decoders, strict=True):
-            wanted = _channelled(observation[leaf.path], leaf).float() / 255
-            error = (decoder(inputs).float() - wanted).square().flatten(1)
+            shown = self._decoded(leaf, decoder, inputs)
+            error = (shown - _levels(observation[leaf.path], leaf)).square().flatten(1)
             found[leaf.path] = error.sum(-1) + worst_pixel * error.amax(-1)
         return found
 
@@ -114,8 +141,16 @@ def _frame(leaf: Leaf) -> tuple[int, int, int]:
     return height, width, int(np.prod(channels, dtype=int))
 
 
-def _channelled(pictures: Tensor, leaf: Leaf) -> Tensor:
-    return pictures.reshape(-1, *_frame(leaf))
+def _levels(pictures: Tensor, leaf: Leaf) -> Tensor:
+    """Pictures (B, ...) uint8 as (B, height, width, channels) float from 0 to 1."""
+    return pictures.reshape(-1, *_frame(leaf)).float() / 255
+
+
+def _some(episodes: Sequence[Episode], leaf: Leaf) -> Tensor:
+    """Levels of _FITTED_FRAMES frames, evenly spread."""
+    frames = np.concatenate([episode.observation[leaf.path] for episode in episodes])
+    chosen = np.unique(np.linspace(0, len(frames) - 1, min(len(frames), _FITTED_FRAMES)).astype(int))
+    return _levels(torch.from_numpy(frames[chosen]), leaf)
 
 
 def _tensors(observation: Mapping[str, np.ndarray], codec: Codec) -> Tensors:

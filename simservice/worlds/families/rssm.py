@@ -55,6 +55,7 @@ class RssmConfig:
     picture_weight: float = 1.0  # of squared errors of pixels from 0 to 1
     worst_pixel: float = 1.0  # weight of a frame's worst squared error beside the sum of all
     first_frame_weight: float = 5.0  # of what a segment's first frame alone must tell: dreams begin with one
+    context_frames: int = 8  # that tell it all a context can; more are not needed, one is enough to begin
     range_factor: float = 1.5  # vectors stay within this multiple of the data's range
     updates: int = 4000
     batch_size: int = 64  # segments
@@ -71,8 +72,13 @@ class RssmConfig:
                 raise ValueError(f"{name} must be a multiple of {LANES}")
         if self.blocks < 1 or self.deter % self.blocks:
             raise ValueError("blocks must be 1 or more and divide deter")
-        if min(self.variables, self.layers, self.updates, self.batch_size, self.segment_length) < 1:
-            raise ValueError("variables, layers, updates, batch_size and segment_length must be 1 or more")
+        if (
+            min(self.variables, self.layers, self.updates, self.batch_size, self.segment_length, self.context_frames)
+            < 1
+        ):
+            raise ValueError(
+                "variables, layers, updates, batch_size and segment_length and context_frames must be 1 or more"
+            )
         if self.classes < 2 or self.members < 2 or self.bins < 2:
             raise ValueError("classes, members and bins must be 2 or more (one cannot differ)")
         if (self.variables * self.classes) % LANES or self.depth % LANES:
@@ -97,6 +103,7 @@ class Rssm(World):
         capabilities = frozenset({"reward", "termination", "uncertainty", "context"})
         super().__init__(replace(spec, family=self.family, capabilities=capabilities), config or RssmConfig())
         c = self.config
+        self.context_frames = c.context_frames
         self.action_codec = Codec(spec.action_space, "action")
         inputs = c.deter + c.variables * c.classes
         self.senses = Senses(spec, inputs=inputs, units=c.units, layers=c.layers, depth=c.depth)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -48,7 +47,7 @@ def _part(rows: Tensor, patch: int) -> Tensor:
 
 
 class PyramidEncoder(nn.Module):
-    """Pictures (B, height, width, channels) uint8 to embeddings (B, embedding)."""
+    """Pictures (B, height, width, channels), float of a spread near 1, to embeddings (B, embedding)."""
 
     def __init__(self, shape: tuple[int, int, int], depth: int, embedding: int) -> None:
         super().__init__()
@@ -58,8 +57,7 @@ class PyramidEncoder(nn.Module):
         self.norm = nn.LayerNorm(embedding)
         self.last = nn.Linear(self.pyramid.flat, embedding)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        rows = pictures.float() / 255 - 0.5
+    def forward(self, rows: Tensor) -> Tensor:
         below, right = self.pyramid.height - rows.shape[1], self.pyramid.width - rows.shape[2]
         if below or right:
             rows = F.pad(rows, (0, 0, 0, right, 0, below))
@@ -69,7 +67,7 @@ class PyramidEncoder(nn.Module):
 
 
 class PyramidDecoder(nn.Module):
-    """Features (B, inputs) to pictures (B, height, width, channels), float in [0, 1]."""
+    """Features (B, inputs) to pictures (B, height, width, channels), float of a spread near 1; the end is linear."""
 
     def __init__(self, shape: tuple[int, int, int], depth: int, inputs: int) -> None:
         super().__init__()
@@ -82,4 +80,5 @@ class PyramidDecoder(nn.Module):
         rows = self.first(features).view(-1, *self.pyramid.places, self.pyramid.depths[-1])
         for patch, level in zip(reversed(self.pyramid.patches), reversed(self.levels), strict=True):
             rows = _part(level(F.silu(rows)), patch)
-        return torch.sigmoid(rows)[:, : self.shape[0], : self.shape[1]]
+        cut: Tensor = rows[:, : self.shape[0], : self.shape[1]]
+        return cut
