@@ -57,7 +57,7 @@ class RssmConfig:
     first_frame_weight: float = 5.0  # of what a segment's first frame alone must tell: dreams begin with one
     context_frames: int = 8  # that tell it all a context can; more are not needed, one is enough to begin
     range_factor: float = 1.5  # vectors stay within this multiple of the data's range
-    updates: int = 4000
+    updates: int = 3000
     batch_size: int = 64  # segments
     segment_length: int = 8  # steps; the more must be remembered, the longer
     learning_rate: float = 3e-3
