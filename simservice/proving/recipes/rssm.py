@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from simservice.proving.agent import AGENTS
-from simservice.proving.measures import vector_figures
-from simservice.proving.measures_pictures import cartpole_figures, catch_figures
+from simservice.proving.measures_latent import both_figures, grounded_figures, latent_figures
+from simservice.proving.measures_pictures import catch_figures
 from simservice.proving.recipe import Bar, Recipe
+
+CATCH = {"depth": 16, "batch_size": 32, "segment_length": 7, "updates": 4_000}
+PIXELS = {"depth": 16, "batch_size": 32, "segment_length": 12, "updates": 4_000}
 
 RECIPES = (
     Recipe(
@@ -19,12 +22,13 @@ RECIPES = (
         agent=AGENTS["CartPole-v1"],
         oracle_return=475.0,
         best_return=500.0,
-        measure=vector_figures,
+        measure=grounded_figures,
         thresholded=True,
         bars=(
             Bar(figure="real_return", least=450),
             Bar(figure="error_10_of_persistence", most=0.4),
             Bar(figure="error_25_of_persistence", most=0.75),
+            Bar(figure="grounding_ratio", most=1.3),
             Bar(figure="train_s", most=300),
         ),
     ),
@@ -35,6 +39,7 @@ RECIPES = (
         env_id="simservice/Catch-v0",
         real_steps=5_600,
         family="rssm",
+        overrides=CATCH,
         agent=AGENTS["simservice/Catch-v0"],
         oracle_return=0.9,
         best_return=1.0,
@@ -50,8 +55,13 @@ RECIPES = (
         behaviour="mixed",
         real_steps=8_000,
         family="rssm",
-        measure=cartpole_figures,
-        bars=(Bar(figure="angle_correlation_10", least=0.9),),
+        overrides=PIXELS,
+        measure=latent_figures,
+        bars=(
+            Bar(figure="angle_correlation_10", least=0.9),
+            Bar(figure="probe_position", least=0.9),
+            Bar(figure="probe_angle", least=0.9),
+        ),
     ),
     Recipe(
         name="rssm-dict",
@@ -62,8 +72,13 @@ RECIPES = (
         behaviour="mixed",
         real_steps=8_000,
         family="rssm",
-        measure=cartpole_figures,
-        bars=(Bar(figure="angle_correlation_10", least=0.9),),
+        overrides=PIXELS,
+        measure=both_figures,
+        bars=(
+            Bar(figure="angle_correlation_10", least=0.9),
+            Bar(figure="picture_of_single", most=1.2),
+            Bar(figure="vector_of_single", most=1.2),
+        ),
     ),
     Recipe(
         name="rssm-cartpole-random",

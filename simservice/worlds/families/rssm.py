@@ -90,7 +90,7 @@ class RssmConfig:
 
 
 class Rssm(World):
-    """State is memory and latent; of vectors also the real frame that the lane was just grounded in, if it was."""
+    """State is memory and latent, and the real frame that a lane was just grounded in, shown as it was given."""
 
     family = "rssm"
     Config = RssmConfig
@@ -131,12 +131,13 @@ class Rssm(World):
     def slots(self) -> Mapping[str, Slot]:
         c = self.config
         slots = {
+            "grounded": Slot((), torch.bool, "index"),
             "memory": Slot((c.deter,), torch.float32),
             "latent": Slot((c.variables * c.classes,), torch.float32),
         }
         if self.senses.width:
-            slots["frame"] = Slot((self.senses.width,), torch.float32, "frame")
-            slots["grounded"] = Slot((), torch.bool, "index")
+            slots["vector"] = Slot((self.senses.width,), torch.float32, "frame")
+        slots |= {leaf.path: Slot(leaf.shape, torch.uint8, "frame") for leaf in self.senses.pictures}
         return slots
 
     @property
@@ -181,18 +182,17 @@ class Rssm(World):
     ) -> Tensors:
         embedding = self.senses.encode(features, observation)
         memory, latent = self.model.ground(state["memory"], state["latent"], action, embedding, is_first, uniform)
-        after = {"memory": memory, "latent": latent}
+        after = {"grounded": torch.ones_like(is_first), "memory": memory, "latent": latent}
         if features is not None:
-            after |= {"frame": features.clone(), "grounded": torch.ones_like(is_first)}
-        return after
+            after["vector"] = features.clone()
+        return after | {leaf.path: observation[leaf.path].clone() for leaf in self.senses.pictures}
 
     def step(self, state: Tensors, action: Tensors, draws: Tensors) -> tuple[Tensors, StepOut]:
         memory, latent = self.model.imagine(state["memory"], state["latent"], self._action(action), draws["latent"])
         said = self.outcome(torch.cat([memory, latent], dim=-1))
         probability = torch.sigmoid(said[:, self.reward.bins])
-        after = {"memory": memory, "latent": latent}
-        if self.senses.width:
-            after |= {"frame": state["frame"].clone(), "grounded": torch.zeros_like(state["grounded"])}
+        after = {"grounded": torch.zeros_like(state["grounded"]), "memory": memory, "latent": latent}
+        after |= {name: torch.zeros_like(state[name]) for name in state if name not in after}
         out = StepOut(
             reward=self.reward.mean(said[:, : self.reward.bins]),
             terminated=probability > draws["termination"],
@@ -205,11 +205,13 @@ class Rssm(World):
     def emit(self, state: Tensors) -> Tensors:
         inputs = torch.cat([state["memory"], state["latent"]], dim=-1)
         shown: Tensors = {}
+        grounded = state["grounded"]
         if self.senses.width:
-            features = torch.where(state["grounded"].unsqueeze(-1), state["frame"], self.senses.vector(inputs))
+            features = torch.where(grounded.unsqueeze(-1), state["vector"], self.senses.vector(inputs))
             shown = self.senses.codec.decode(features)
         for number, leaf in enumerate(self.senses.pictures):
-            shown[leaf.path] = self.senses.picture(inputs, number)
+            mask = grounded.view(-1, *[1] * len(leaf.shape))
+            shown[leaf.path] = torch.where(mask, state[leaf.path], self.senses.picture(inputs, number))
         return {leaf.path: shown[leaf.path] for leaf in self.senses.leaves}
 
     def _action(self, action: Tensors) -> Tensor:
