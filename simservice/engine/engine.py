@@ -32,6 +32,7 @@ from simservice.engine.rollouts import Rollout
 from simservice.engine.rounding import prepared_sizes
 from simservice.engine.runner import Runner
 from simservice.engine.snapshot import snapshot_lane_bytes
+from simservice.engine.stages import Stages
 from simservice.engine.stats import EngineStats
 from simservice.engine.tick import Ticker
 from simservice.errors import InternalError, InvalidInput, NeedsReset, SimserviceError
@@ -363,15 +364,18 @@ class Engine:
         self.sizes = prepared_sizes(self.world, str(self._arena.device), [*fitting, *larger[:1]])
         runner = self._runner(self._arena, self._control)
         runner.start(np.array([self._arena.scratch]))  # a real state, so that padding rows are legal ones
-        if self._arena.device.type in GRAPHED:
+        graphed = self._arena.device.type in GRAPHED
+        if graphed:
             runner.prepare_graphs()
         self._stats.batches.clear()
         self._stats.padded_rows = 0
         self._ticker = Ticker(runner, self._arena, self._control, self.name)
-        self._imagination = Imagination(self.world, self._control, self._ticker, self.rollout_limits, self._runner)
+        stages = Stages(self.world, self.sizes, self._runner, graphed)
+        self._imagination = Imagination(self.world, self._control, self._ticker, self.rollout_limits, stages)
 
-    def _runner(self, arena: Arena, control: Control, emits: bool = True) -> Runner:
-        return Runner(self.world, arena, control, self.sizes, self._stats, self._known_uncertainty, emits)
+    def _runner(self, arena: Arena, control: Control, sizes: Sequence[int] | None = None, emits: bool = True) -> Runner:
+        wanted = self.sizes if sizes is None else sizes
+        return Runner(self.world, arena, control, wanted, self._stats, self._known_uncertainty, emits)
 
     def _collect(self, waiting: list[Request]) -> bool:
         """Adds all that has arrived, sleeping only when nothing waits; False: stopped and nothing is left."""

@@ -176,7 +176,8 @@ class GraphedCall:
                 self._body()
         torch.cuda.current_stream().wait_stream(apart)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # Another thread may be about a policy of its own meanwhile; what it does is no part of the graph.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             self._body()
         return graph.replay
 

@@ -16,14 +16,13 @@ import numpy as np
 import torch
 
 from simservice.engine.actors import Actor, Pilot, Script
-from simservice.engine.arena import Arena
 from simservice.engine.control import Control
 from simservice.engine.player import Play, play
 from simservice.engine.policies import RolloutPolicy
 from simservice.engine.refusals import misshapen, played_lanes
 from simservice.engine.requests import Borrowed
 from simservice.engine.rollouts import Rollout
-from simservice.engine.runner import Runner
+from simservice.engine.stages import Stages
 from simservice.engine.tick import Ticker
 from simservice.errors import InternalError, InvalidInput, RolloutLimitExceeded, SimserviceError
 from simservice.sessions.settings import RolloutLimits
@@ -44,13 +43,13 @@ class Imagination:
         control: Control,
         ticker: Ticker,
         limits: RolloutLimits,
-        runner: Callable[[Arena, Control, bool], Runner],
+        stages: Stages,
     ) -> None:
         self._world = world
         self._control = control
         self._ticker = ticker
         self._limits = limits
-        self._runner = runner
+        self._stages = stages
         self._playing: dict[int, Rollout] = {}  # by the session's first lane
         self._threads: ThreadPoolExecutor | None = None
 
@@ -105,7 +104,7 @@ class Imagination:
         self, command: Imagine, before: bytes | None, actor: Actor, seeds: Array | None, step_bytes: int, lent: Borrowed
     ) -> Play:
         turns = self._ticker.turns
-        return Play(self._world, command, lent, before, actor, seeds, self._runner, turns, step_bytes)
+        return Play(self._world, command, lent, before, actor, seeds, self._stages, turns, step_bytes)
 
     def _play(self, rollout: Rollout, given: Callable[[Borrowed], Play], borrowed: asyncio.Future[Borrowed]) -> None:
         """Called when the lanes have been copied."""

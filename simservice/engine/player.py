@@ -7,21 +7,19 @@ anybody else's steps. Runs on the rollout's thread.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from simservice.engine.actors import Actor
-from simservice.engine.arena import Arena
 from simservice.engine.control import DISABLED
 from simservice.engine.episodes import Episodes
 from simservice.engine.pages import Pages
 from simservice.engine.requests import Borrowed, Request
 from simservice.engine.rollouts import Rollout
-from simservice.engine.runner import Runner
 from simservice.engine.snapshot import CACHE, pack, unpack
+from simservice.engine.stages import Stages
 from simservice.engine.turns import Turns
 from simservice.sessions.lanes import Step
 from simservice.types import Array, Imagine
@@ -41,7 +39,7 @@ class Play:
     before: bytes | None  # what the lanes were, where it is not what was borrowed
     actor: Actor
     seeds: Array | None  # of copies with luck of their own
-    runner: Callable[..., Runner]  # of an arena, its control and whether it emits
+    stages: Stages
     turns: Turns
     step_bytes: int  # of all lanes' answers to one step
 
@@ -49,7 +47,15 @@ class Play:
 def play(rollout: Rollout, given: Play) -> None:
     """Plays it to its end; the last part is handed out when `rollout.after` is set."""
     with torch.inference_mode():
-        _Player(rollout, given).play()
+        given.turns.begin("rollout")
+        try:
+            player = _Player(rollout, given)
+        finally:
+            given.turns.end()
+        try:
+            player.play()
+        finally:
+            given.stages.leave(player.stage)
 
 
 class _Player:
@@ -79,12 +85,12 @@ class _Player:
             control.reseed(np.arange(self.count), given.seeds)
         if command.stop_at_end:
             control.mode[:] = DISABLED
-        self.arena = Arena.around(rows, next(iter(rows.values())).device)
-        self.control = control
         emits = command.advance or command.observation or given.actor.looks
-        self.runner = given.runner(self.arena, control, emits)
+        self.stage = given.stages.enter(rows, control, emits)
+        self.runner = self.stage.runner
+        self.control = self.runner.control
         self.runner.between = given.turns.give_way
-        self.episodes = Episodes(self.runner, control)
+        self.episodes = Episodes(self.runner, self.control)
         self.stops = bool((control.mode[: self.count] == DISABLED).all())
         room = min(command.steps, max(1, PART_BYTES // max(1, given.step_bytes)))
         self.pages = Pages(command, self.count, room, "uncertainty" in world.spec.capabilities, given.actor.fits)
@@ -122,5 +128,7 @@ class _Player:
                 rollout.give(self.pages.take(last=False))
                 handed = time.monotonic()
         if command.advance:
-            rollout.after = Borrowed(self.arena.rows, self.control)
+            turns.begin("rollout")
+            rollout.after = self.stage.played(self.count)
+            turns.end()
         rollout.give(self.pages.take(last=True))
