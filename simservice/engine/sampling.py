@@ -211,7 +211,7 @@ def _gaussian(
     with np.errstate(over="ignore"):
         raw = mean + np.exp(log_std) * noise
     _refuse_strange(raw, "standard deviations")
-    return _shaped(raw, distribution), _log_normal(noise, log_std).sum(axis=1)
+    return _shaped(raw, distribution), _over_lanes(_log_normal(noise, log_std))
 
 
 def _squashed_gaussian(
@@ -224,8 +224,9 @@ def _squashed_gaussian(
     log_std = np.clip(log_std, *LOG_STD_BOUNDS)
     noise = draws["normal"]
     before = mean + np.exp(log_std) * noise
-    log_slope = 2.0 * (_LOG_TWO - before - np.logaddexp(np.float32(0.0), -2.0 * before))
-    log_probability: Array = (_log_normal(noise, log_std) - log_slope).sum(axis=1)
+    size = np.abs(before)  # the slope is the same on both sides, and the exponential then never large
+    log_slope = 2.0 * (_LOG_TWO - size - np.log(1.0 + np.exp(-2.0 * size)))
+    log_probability = _over_lanes(_log_normal(noise, log_std) - log_slope)
     return _shaped(np.tanh(before), distribution), log_probability
 
 
@@ -234,6 +235,12 @@ def _halves(head: Array) -> tuple[Array, Array]:
     _refuse_strange(head, "means and log standard deviations")
     half = head.shape[1] // 2
     return head[:, :half], head[:, half:]
+
+
+def _over_lanes(numbers: Array) -> Array:
+    """The sum of each lane's numbers, added up number by number, whoever else is in the batch."""
+    total: Array = np.ascontiguousarray(numbers.T).sum(axis=0)
+    return total
 
 
 def _log_normal(noise: Array, log_std: Array) -> Array:
