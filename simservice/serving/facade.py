@@ -31,7 +31,7 @@ from simservice.protocol.v1 import world_pb2 as world_pb
 from simservice.protocol.v1.service_pb2_grpc import WorldServiceServicer
 from simservice.serving.commands import CommandCodec
 from simservice.serving.draining import Streams
-from simservice.serving.policies import put_policy
+from simservice.serving.policies import PolicyDesk
 from simservice.serving.registration import refuse_unreadable
 from simservice.serving.reports import ReportDesk
 from simservice.serving.rooms import CapacityDesk
@@ -112,6 +112,7 @@ class WorldService(WorldServiceServicer):
         self.streams = Streams()
         self._rooms = CapacityDesk(store)
         self._reports = ReportDesk(report_store(store))
+        self._policies = PolicyDesk()
         self.messages: Mapping[str, world_pb.World] = {host.full_name: encode_world(host.contract) for host in hosted}
 
     # ---- the calls, as gRPC makes them -----------------------------------------------------------------------------
@@ -161,7 +162,7 @@ class WorldService(WorldServiceServicer):
         """Takes a policy in, for rollouts to act by."""
 
         async def answer(tenant: Tenant) -> pb.PutPolicyReply:
-            return await put_policy(request, await self.host(request.world), tenant)
+            return await self._policies.put(request, await self.host(request.world), tenant)
 
         return await self._unary("PutPolicy", request, context, answer, pb.PutPolicyReply)
 

@@ -33,6 +33,9 @@ _MEMORY = "its inspection needs more memory than it may"
 def main(descriptor: int) -> None:
     """Answers one frame after another until the other side ends or is silent."""
     _end_with_parent()
+    # Ctrl-C reaches the service's whole session. A session of its own would keep it away, and with it what being nice
+    # means: Linux weighs sessions against each other before it looks at their processes.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(NICE)
     peer = socket.socket(fileno=descriptor)
     while select.select([peer], [], [], IDLE_S)[0]:

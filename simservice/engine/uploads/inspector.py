@@ -105,7 +105,6 @@ class Inspector:
                     stderr=subprocess.DEVNULL,
                     env=environment,
                     pass_fds=(theirs.fileno(),),
-                    start_new_session=True,
                 )
             ours.settimeout(self._limits.inspection_s + GRACE_S)
             self._peer = ours
