@@ -191,7 +191,7 @@ def large(operator, attribute="", elements=2**28):
         ]
         return _plus([helper.make_node(operator, ["indices", "depth", "pair"], ["big"])], "big", more)
     assert operator == "Gather"
-    more = [tensor("table", np.ones((1, 2**22), np.float32)), tensor("indices", np.zeros(64, np.int64))]
+    more = [tensor("table", np.ones((1, 2**20), np.float32)), tensor("indices", np.zeros(256, np.int64))]
     return _plus([helper.make_node(operator, ["table", "indices"], ["big"])], "big", more)
 
 
