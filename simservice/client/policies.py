@@ -26,7 +26,7 @@ class PolicyShelf:
     """A connection for putting one policy after another, as training goes on. A `with` block ends it."""
 
     def __init__(
-        self, address: str, world: str, *, patience_s: float = 60.0, token: str | None = None, tls: Tls = None
+        self, address: str, world: str, *, patience_s: float = 120.0, token: str | None = None, tls: Tls = None
     ) -> None:
         self._world = world
         self._patience_s = patience_s
@@ -77,7 +77,7 @@ def put_policy(
     distribution: str = "",
     graph_hash: str = "",
     weights: Mapping[str, Array] | None = None,
-    patience_s: float = 60.0,
+    patience_s: float = 120.0,
     token: str | None = None,
     tls: Tls = None,
 ) -> PolicyReceipt:

@@ -22,7 +22,7 @@ class PolicyLimits:
     call_s: float = 5.0  # wall clock, in the serving process; then the policy is run no more
     trial_call_cpu_s: float = 1.0  # of one call of the most rows, while it is inspected
     inspection_cpu_s: int = 10
-    inspection_s: float = 30.0  # wall clock
+    inspection_s: float = 60.0  # wall clock: it is behind everything else on the machine
     inspection_bytes: int = 768 * 2**20  # of address space, beside what the libraries take
     inspections_waiting: int = 8  # in one process; whoever comes when there are more is told to come again
     inspections_waiting_per_tenant: int = 2

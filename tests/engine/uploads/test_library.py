@@ -125,7 +125,7 @@ def test_a_policy_of_another_world_is_refused_before_it_runs(run):
 def test_a_policy_that_was_too_slow_stays_quarantined(run):
     async def use(store, library):
         here = library(store, call_s=0.0)
-        put = await here.put_whole("lab", files.mlp((4, 2048, 2048, 3)), "categorical")
+        put = await here.put_whole("lab", files.mlp((4, 1024, 1024, 3)), "categorical")
         policy = await here.loaded("lab", put.content_hash)
         with pytest.raises(PolicyLimitExceeded, match="seconds of one call"):
             for _ in range(100):  # with no time at all, the watchdog comes during one of them
