@@ -6,6 +6,7 @@ next rollout of that size, and only a few are kept. Called by rollouts in their 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ from simservice.engine.control import Control
 from simservice.engine.requests import Borrowed
 from simservice.engine.runner import Runner
 from simservice.worlds.world import Tensors, World
+
+log = logging.getLogger(__name__)
 
 MOST_KEPT = 4
 """Stages that wait for a rollout. Each holds as many rows as its size, and what its graphs need."""
@@ -57,18 +60,27 @@ class Stages:
         size = next((size for size in self._sizes if size >= count), None)
         if not self._graphed or size is None:
             return Stage(self._runner(Arena.around(rows, device), control, None, emits), kept=False)
+        try:
+            stage = self._of_size(size, control, device)
+        except RuntimeError:  # a device that is full, say; what has graphs already goes on
+            log.exception("no graphs of %d rows could be made; rollouts are played without", size)
+            self._graphed = False
+            return self.enter(rows, control, emits)
         places = np.minimum(np.arange(size + 1), count)  # padding is the scratch lane's
-        stage = next((stage for stage in self._waiting if stage.runner.arena.capacity == size), None)
-        if stage is None:
-            arena = Arena(self._world, size, str(device))
-            stage = Stage(self._runner(arena, control, (size,), True), kept=True)
-            stage.runner.prepare_graphs()
-        else:
-            self._waiting.remove(stage)
         index = torch.from_numpy(places).to(device)
         for name, row in stage.runner.arena.rows.items():
             row.copy_(rows[name].index_select(0, index))
         stage.runner.control = control.taken(places)
+        return stage
+
+    def _of_size(self, size: int, control: Control, device: torch.device) -> Stage:
+        for stage in self._waiting:
+            if stage.runner.arena.capacity == size:
+                self._waiting.remove(stage)
+                return stage
+        arena = Arena(self._world, size, str(device))
+        stage = Stage(self._runner(arena, control, (size,), True), kept=True)
+        stage.runner.prepare_graphs()
         return stage
 
     def leave(self, stage: Stage) -> None:

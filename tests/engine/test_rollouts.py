@@ -338,6 +338,22 @@ def test_more_lanes_than_one_batch_holds_are_played_in_several():
     run(scenario, buckets=(16, 64))
 
 
+def test_where_no_graphs_can_be_made_rollouts_are_played_without(monkeypatch):
+    async def scenario(engine):
+        lanes = await begun(engine)
+        command = Imagine(steps=9, policy=BY_POLICY)
+        first, _ = await played(engine, lanes, command, LinearPolicy())
+        engine._imagination._stages._waiting.clear()
+        monkeypatch.setattr("simservice.engine.runner.Runner.prepare_graphs", full)
+        second, _ = await played(engine, lanes, command, LinearPolicy())
+        np.testing.assert_array_equal(first.observation["observation"], second.observation["observation"])
+
+    def full(self):
+        raise RuntimeError("out of memory")
+
+    run(scenario)
+
+
 def test_a_large_answer_comes_in_parts_of_about_a_mebibyte():
     async def scenario(engine):
         lanes = await begun(engine, 64)
