@@ -4,7 +4,7 @@ import json
 
 import pytest
 from bench import report
-from bench.__main__ import main
+from bench.__main__ import ROWS, main
 from bench.lines import Found, Pace, at_least, at_most, table
 from bench.player import players
 from bench.timing import Round, Series, Spread
@@ -21,6 +21,15 @@ def test_a_quick_run_plays_a_row_and_judges_nothing(capsys):
     said = capsys.readouterr().out
     assert "bare world.step loop" in said
     assert said.count("not judged") == 2
+
+
+def test_a_row_that_fails_is_told_as_missed(capsys, monkeypatch):
+    def broken(stage, pace):
+        raise ValueError("no room")
+
+    monkeypatch.setitem(ROWS, "rssm", broken)
+    assert main(["--quick", "--only", "rssm"]) == 1
+    assert "failed: ValueError: no room" in capsys.readouterr().out
 
 
 def test_an_unknown_row_is_answered_by_those_there_are(capsys):

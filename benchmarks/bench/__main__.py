@@ -6,13 +6,14 @@ import argparse
 import json
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
 from bench import report
-from bench.lines import Found, Pace
+from bench.lines import Found, Line, Pace
 from bench.model_rows import many_clients, recurrent, replicas
 from bench.rollout_rows import rollouts
 from bench.stage import Stage
@@ -54,7 +55,7 @@ def main(words: Sequence[str] | None = None) -> int:
     with Stage(ray=not asked.quick) as stage:
         for name in asked.only.split(","):
             began = time.perf_counter()
-            found[name] = ROWS[name](stage, pace)
+            found[name] = tried(name, stage, pace)
             print(f"{name} ({time.perf_counter() - began:.0f} s)", flush=True)
             for one in found[name].tables:
                 print(report.show_table(one), flush=True)
@@ -66,6 +67,15 @@ def main(words: Sequence[str] | None = None) -> int:
         ordered = {name: rows[name] for name in ROWS if name in rows}
         report.rewrite(ROOT / "docs" / "benchmarks.md", report.section(ordered))
     return int(any(line.verdict == "MISSED" for line in lines))
+
+
+def tried(name: str, stage: Stage, pace: Pace) -> Found:
+    """What a row gives; one that fails is told as missed, and keeps no other from being run."""
+    try:
+        return ROWS[name](stage, pace)
+    except Exception as error:
+        traceback.print_exc()
+        return Found([Line(name, f"all of {name}", "", "", f"failed: {type(error).__name__}: {error}", "MISSED")], [])
 
 
 if __name__ == "__main__":

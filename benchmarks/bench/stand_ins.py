@@ -62,9 +62,10 @@ class StandIn(World):
 
 @dataclass(frozen=True, kw_only=True)
 class FramesConfig:
-    """How a picture's shade moves."""
+    """How a picture looks and its shade moves."""
 
     push: float = 8.0  # grey levels an action adds
+    block: int = 1  # pixels of one colour, squared: 1 is noise, which no codec makes smaller
 
 
 class Frames(StandIn):
@@ -76,7 +77,10 @@ class Frames(StandIn):
     def __init__(self, spec: WorldSpec, config: FramesConfig) -> None:
         super().__init__(spec, config)
         generator = torch.Generator().manual_seed(0)
-        self.register_buffer("picture", torch.randint(0, 256, FRAME, generator=generator, dtype=torch.uint8))
+        coarse = (FRAME[0] // config.block, FRAME[1] // config.block, FRAME[2])
+        colours = torch.randint(0, 256, coarse, generator=generator, dtype=torch.uint8)
+        picture = colours.repeat_interleave(config.block, 0).repeat_interleave(config.block, 1)
+        self.register_buffer("picture", picture)
 
     @property
     def slots(self) -> Mapping[str, Slot]:
@@ -200,11 +204,13 @@ def families() -> str:
 
 
 def world(kind: str, name: str) -> World:
-    """One of those that rows are about: toy, episodic, frames, recurrent, sleeper."""
+    """One of those that rows are about: toy, episodic, frames, rendered, recurrent, sleeper."""
     if kind == "episodic":  # the toy with its ends
         return Toy(toy_spec(name=name), ToyConfig(growth=GROWTH, push=PUSH))
     if kind == "toy":  # bounded, and without an end, so that no reset falls into a measurement
         return Toy(toy_spec(name=name, max_episode_steps=None), ToyConfig(growth=GROWTH, push=PUSH))
+    if kind == "rendered":
+        return Frames(spec(name, Frames.family, observation_space(frames=True)), FramesConfig(block=8))
     cls, observation = {
         "frames": (Frames, observation_space(frames=True)),
         "recurrent": (Recurrent, numbers(RECURRENT_OBSERVATION)),
