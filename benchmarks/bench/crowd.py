@@ -47,7 +47,12 @@ def crowd(address: str, world: str, clients: int, lanes: int, processes: int = 2
         for share in shares:
             words = [sys.executable, "-m", __name__, address, world, str(share), str(lanes)]
             process = subprocess.Popen(
-                words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=with_our_folders()
+                words,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=with_our_folders(),
+                start_new_session=True,  # see processes.py
             )
             stack.enter_context(process)
             stack.callback(_into(process).close)

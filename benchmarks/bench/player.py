@@ -31,7 +31,12 @@ class Player:
         self._place = place
         words = [sys.executable, "-W", "ignore", "-m", __name__, place, json.dumps(arguments)]
         self._process = subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=with_our_folders()
+            words,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=with_our_folders(),
+            start_new_session=True,  # see processes.py
         )
 
     def wait(self) -> None:

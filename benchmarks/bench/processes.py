@@ -28,7 +28,10 @@ def with_our_folders() -> dict[str, str]:
 def served_by(module: str, *words: object) -> Iterator[str]:
     """A module of this package as a server; yields the address that it prints when it listens."""
     command = [sys.executable, "-m", module, *map(str, words)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=with_our_folders()) as process:
+    # A session of its own, as the service's processes have: Linux shares a busy machine out among sessions first.
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=with_our_folders(), start_new_session=True
+    ) as process:
         assert process.stdout is not None
         try:
             address = process.stdout.readline().strip()
