@@ -56,7 +56,7 @@ def behind_proxy(address: str) -> Iterator[str]:
         path = Path(place) / "haproxy.cfg"
         threads = min(4, os.cpu_count() or 1)
         path.write_text(CONFIGURATION.format(port=port, address=address, threads=threads).lstrip())
-        with subprocess.Popen([get_haproxy_binary(), "-f", str(path), "-db", "-q"]) as process:
+        with subprocess.Popen([get_haproxy_binary(), "-f", str(path), "-db", "-q"], start_new_session=True) as process:
             try:
                 _wait_for(port)
                 yield f"127.0.0.1:{port}"
