@@ -48,6 +48,7 @@ class BlockCell(nn.Module):
         own = torch.bmm(apart, self.own).transpose(0, 1).reshape(lanes, -1)
         hidden = F.silu(self.norm(self.shared(inputs) + own))
         gates = torch.baddbmm(self.gate_bias, hidden.view(lanes, self.blocks, width).transpose(0, 1), self.gates)
+        gates = gates.to(memory.dtype)  # under autocast products come in bfloat16; the memory stays as it is
         # One sigmoid over whole vectors, a third of it unused: over the parts it would run number by number.
         opened = gates.sigmoid()
         candidate = torch.tanh(opened[..., :width] * gates[..., width : 2 * width])
