@@ -32,7 +32,7 @@ from simservice.worlds.recorded_starts import RecordedStarts
 from simservice.worlds.world import Batch, Call, Draw, Phase, Slot, StepOut, Tensors, World
 
 TOKENIZER, DYNAMICS = "tokenizer", "dynamics"
-_START_ROWS = 32  # recorded first frames in the loss of an update
+_START_ROWS = 16  # recorded first frames in the loss of an update
 _CALIBRATED = 2**24  # logits that the choice of a temperature looks at
 
 
@@ -132,14 +132,14 @@ class Tokens(World):
     @property
     def slots(self) -> Mapping[str, Slot]:
         tokens, memory = self.tokenizer.tokens, self.dynamics.frames.memory()
-        rings = self.dynamics.frames.ring_shape(tokens + 1)
+        rings = self.dynamics.frames.ring_shape(self.tokenizer.count + 1)
         return {
             "codes": Slot((memory, tokens), torch.int16),
             "actions": Slot((memory, self.action_codec.width), torch.float32),
             "frames": Slot((), torch.int64, "index"),
             "residual": Slot((), torch.float32),  # of the last real frame; see Tokenizer
             "rings": Slot(rings, torch.float32, "kv"),
-            "meaning": Slot((tokens + 1, self.config.width), torch.float32, "kv"),
+            "meaning": Slot((self.tokenizer.count + 1, self.config.width), torch.float32, "kv"),
         }
 
     @property
@@ -316,7 +316,7 @@ class Tokens(World):
         return self._action(flat).view(*batch.reward.shape, -1)
 
     def _meanings(self, code: Tensor, action: Tensor, is_first: Tensor) -> Tensor:
-        """(B, T + 1, tokens + 1, width)."""
+        """(B, T + 1, patches + 1, width)."""
         before = torch.cat([torch.zeros_like(action[:, :1]), action], dim=1)
         found: Tensor = self.dynamics.frames(self.dynamics.embed(code, before, is_first))
         return found

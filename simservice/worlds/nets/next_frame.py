@@ -34,8 +34,12 @@ class Grid:
     depth: int
 
     @property
+    def patches(self) -> int:
+        return self.rows * self.columns
+
+    @property
     def tokens(self) -> int:
-        return self.rows * self.columns * self.depth
+        return self.patches * self.depth
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,8 @@ class NextFrame(nn.Module):
     """Embeddings, the transformer over frames, the decoder of the frame to come, and the decoder of first frames.
 
     Where a token lies is the sum of a row's, a column's and a depth's vector; when it was is its age (transformer.py).
-    The first token of every frame stands for the action that led to it, and afterwards for the frame as a whole.
+    The codes of one patch are one vector to the transformer, and a token each to the decoder. The first vector of every
+    frame stands for the action that led to it, and afterwards for the frame as a whole.
     """
 
     following: (
@@ -87,7 +92,7 @@ class NextFrame(nn.Module):
         self.action_after = nn.Linear(actions, width)  # the action that leads on from it
         self.no_action = nn.Parameter(torch.randn(width) * 0.02)
         self.unknown = nn.Parameter(torch.randn(width) * 0.02)  # a token that is not drawn yet; before the first one
-        self.no_frame = nn.Parameter(torch.randn(grid.tokens + 2, width))  # the context of first frames
+        self.no_frame = nn.Parameter(torch.randn(grid.patches + 2, width))  # the context of first frames
         self.frames = FrameTransformer(width, heads, layers, window, dropout)
         self.decoder = FrameDecoder(width, heads, decoder_layers, codes, dropout)
         self.register_buffer("following", torch.tensor([1.0, 0.0]))
@@ -98,9 +103,14 @@ class NextFrame(nn.Module):
     # ---- what frames mean ----------------------------------------------------------------------------------------
 
     def embed(self, code: Tensor, action: Tensor, first: Tensor) -> Tensor:
-        """(..., tokens + 1, width) of codes (..., tokens), the actions before (..., actions) and first (...) bool."""
+        """(..., patches + 1, width) of codes (..., tokens), the actions before (..., actions) and first (...) bool."""
         acted = torch.where(first.unsqueeze(-1), self.no_action, self.action_before(action))
-        return torch.cat([acted.unsqueeze(-2), self.code(code) + self._places()], dim=-2)
+        tokens = self.code(code) + self._places()
+        patches = tokens.reshape(*code.shape[:-1], self.grid.patches, self.grid.depth, -1).unbind(-2)
+        whole = patches[0]
+        for more in patches[1:]:  # one after another: a sum's order of addition may depend on the batch
+            whole = whole + more
+        return torch.cat([acted.unsqueeze(-2), whole], dim=-2)
 
     def _places(self) -> Tensor:
         """(tokens, width)."""
@@ -108,7 +118,7 @@ class NextFrame(nn.Module):
         return places.flatten(0, 2)
 
     def context(self, meaning: Tensor, action: Tensor) -> Tensor:
-        """(B, tokens + 2, width) what the decoder leans on: the action (B, actions) and the frame before."""
+        """(B, patches + 2, width) what the decoder leans on: the action (B, actions) and the frame before."""
         return torch.cat([self.action_after(action).unsqueeze(1), meaning], dim=1)
 
     def start_context(self, batch: int) -> Tensor:
@@ -152,7 +162,7 @@ class NextFrame(nn.Module):
 
     def _asking(self, context: Tensor) -> Tensor:
         """(R, tokens, width) a query for each token: where it is, and what was there."""
-        return context[:, 2:] + self._places()
+        return context[:, 2:].repeat_interleave(self.grid.depth, dim=1) + self._places()
 
     def note(self, code: Tensor) -> None:
         """Remembers which codes (..., tokens) there are in which place."""
@@ -173,7 +183,7 @@ class NextFrame(nn.Module):
         return {"tokens": Draw("uniform", (passes, tokens)), **order}
 
     def sample(self, context: Tensor, draws: Tensors) -> Sampled:
-        """The next frame of every row of context (B, tokens + 2, width)."""
+        """The next frame of every row of context (B, patches + 2, width)."""
         if self.causal:
             return self._one_after_another(context, draws["tokens"], self.following)
         return self._in_passes(context, draws, self.following)
