@@ -144,9 +144,8 @@ class Tokens(World):
 
     @property
     def draws(self) -> Mapping[Call, Mapping[str, Draw]]:
-        step = {**self.dynamics.draws(self.config.passes), "termination": Draw("uniform")}
-        recorded = self.config.starts == "recorded"
-        init = RecordedStarts.draws if recorded else self.dynamics.draws(self.dynamics.start_passes)
+        step = {**self.dynamics.draws, "termination": Draw("uniform")}
+        init = RecordedStarts.draws if self.config.starts == "recorded" else self.dynamics.start_draws
         return {"init": init, "observe": {}, "step": step}
 
     # ---- serving -------------------------------------------------------------------------------------------------
@@ -325,13 +324,13 @@ class Tokens(World):
         """(B, T) of whole frames: the sum over their tokens."""
         wanted = code[:, 1:].flatten(0, 1)
         context = self.dynamics.context(meaning[:, :-1].flatten(0, 1), action.flatten(0, 1))
-        return self.dynamics.surprise(context, wanted, self.config.passes).view(action.shape[:2])
+        return self.dynamics.surprise(context, wanted).view(action.shape[:2])
 
     def _start_surprise(self) -> Tensor:
         """() of recorded first frames."""
         frames = self.recorded({"start": torch.rand(_START_ROWS, device=self.doubt.device)})[self.pictures.path]
         code = self._frozen_codes(frames.unsqueeze(1))[:, 0]
-        return self.dynamics.surprise(self.dynamics.start_context(len(code)), code, self.dynamics.start_passes).mean()
+        return self.dynamics.start_surprise(code).mean()
 
     def _reward_surprise(self, said: Tensor, batch: Batch) -> Tensor:
         """(B, T)."""
@@ -350,7 +349,7 @@ class Tokens(World):
         self.dynamics.following.copy_(best_sampling(logits, code, TEMPERATURES if given is None else (given,)))
         frames = np.stack([episode.observation[self.pictures.path][:1] for episode in episodes])
         code = self._frozen_codes(torch.from_numpy(frames).to(self.doubt.device))[:, 0]
-        logits = self.dynamics.logits(self.dynamics.start_context(len(code)), code)
+        logits = self.dynamics.start_logits(code)
         self.dynamics.beginning.copy_(best_sampling(logits.flatten(0, 1), code.flatten(), (1.0,)))
         self.doubt.copy_(torch.tensor([0.0, 1.0]))
         missed, surprise = one_step_errors(self, episodes)

@@ -17,9 +17,6 @@ from torch.nn import functional as F
 from simservice.worlds.nets.transformer import FrameDecoder, FrameTransformer
 from simservice.worlds.world import Draw, Tensors
 
-MOST_START_PASSES = 16
-"""First frames are sampled in so many passes where tokens come in passes: there is no frame before to lean on."""
-
 TEMPERATURES = (0.1, 0.2, 0.3, 0.5, 0.7, 0.85, 1.0)
 CUTS = (0.0, 0.02, 0.05)
 _LEAST_PROBABILITY = 1e-3  # what a code costs that happens though it could never be drawn
@@ -55,7 +52,8 @@ class NextFrame(nn.Module):
 
     Where a token lies is the sum of a row's, a column's and a depth's vector; when it was is its age (transformer.py).
     The codes of one patch are one vector to the transformer, and a token each to the decoder. The first vector of every
-    frame stands for the action that led to it, and afterwards for the frame as a whole.
+    frame stands for the action that led to it, and afterwards for the frame as a whole. First frames are always drawn
+    one token after another: with no frame before, tokens tell more of each other than anything else does.
     """
 
     following: (
@@ -82,7 +80,6 @@ class NextFrame(nn.Module):
     ) -> None:
         super().__init__()
         self.grid, self.codes, self.causal, self.passes = grid, codes, decoding == "autoregressive", passes
-        self.start_passes = min(grid.tokens, MOST_START_PASSES)
         self.code = nn.Embedding(codes, width)
         self.row, self.column, self.level = (
             nn.Parameter(torch.randn(count, width) * 0.02 ** (count == 1))
@@ -127,32 +124,40 @@ class NextFrame(nn.Module):
 
     # ---- training ------------------------------------------------------------------------------------------------
 
-    def logits(self, context: Tensor, code: Tensor, shown: Tensor | None = None) -> Tensor:
-        """(R, tokens, codes) of frames with the codes (R, tokens), of which the model sees what it would in sampling.
+    def logits(self, context: Tensor, code: Tensor) -> Tensor:
+        """(R, tokens, codes) of frames with the codes (R, tokens), each token given those that are drawn before it."""
+        return self._after_those_before(context, code) if self.causal else self._given(context, code, None)
 
-        One after another: the codes before each. In passes: those where `shown` (R, tokens) is True; none by default.
-        """
-        seen = self.code(code)
-        unknown = self.unknown.expand_as(seen)
-        if self.causal:
-            seen = torch.cat([unknown[:, :1], seen[:, :-1]], dim=1)
-        else:
-            seen = unknown if shown is None else torch.where(shown.unsqueeze(-1), seen, unknown)
-        found: Tensor = self.decoder(self._asking(context) + seen, context, causal=self.causal)
+    def start_logits(self, code: Tensor) -> Tensor:
+        """The same of first frames."""
+        return self._after_those_before(self.start_context(len(code)), code)
+
+    def _after_those_before(self, context: Tensor, code: Tensor) -> Tensor:
+        seen = torch.cat([self.unknown.expand(len(code), 1, -1), self.code(code[:, :-1])], dim=1)
+        found: Tensor = self.decoder(self._asking(context) + seen, context, causal=True)
         return found
 
-    def surprise(self, context: Tensor, code: Tensor, passes: int) -> Tensor:
-        """(R,) minus the log-probability of frames (R, tokens) that are drawn in so many passes.
+    def _given(self, context: Tensor, code: Tensor, shown: Tensor | None) -> Tensor:
+        """All at once, given the tokens that are shown (R, tokens), if any."""
+        seen = self.unknown if shown is None else torch.where(shown.unsqueeze(-1), self.code(code), self.unknown)
+        found: Tensor = self.decoder(self._asking(context) + seen, context, causal=False)
+        return found
+
+    def surprise(self, context: Tensor, code: Tensor) -> Tensor:
+        """(R,) minus the log-probability of frames (R, tokens).
 
         In passes, of those tokens that have to be guessed in a random one of them, scaled up to all.
         """
-        shown, asked = None, torch.ones_like(code, dtype=torch.float32)
-        if not self.causal:
-            shown = self._shown(len(code), passes, code.device)
-            asked = (~shown).float()
-        logits = self.logits(context, code, shown)
-        surprise = F.cross_entropy(logits.flatten(0, 1), code.flatten(), reduction="none").view(code.shape)
-        return (surprise * asked).sum(-1) * (code.shape[1] / asked.sum(-1))
+        if self.causal or self.passes == 1:
+            return _frame_surprise(self.logits(context, code), code).sum(-1)
+        shown = self._shown(len(code), self.passes, code.device)
+        asked = (~shown).float()
+        guessed = _frame_surprise(self._given(context, code, shown), code) * asked
+        return guessed.sum(-1) * (code.shape[1] / asked.sum(-1))
+
+    def start_surprise(self, code: Tensor) -> Tensor:
+        """(R,) of first frames."""
+        return _frame_surprise(self.start_logits(code), code).sum(-1)
 
     def _shown(self, rows: int, passes: int, device: torch.device) -> Tensor:
         """(rows, tokens) bool: random tokens, as many as are known before a random one of the passes."""
@@ -174,13 +179,18 @@ class NextFrame(nn.Module):
 
     # ---- sampling ------------------------------------------------------------------------------------------------
 
-    def draws(self, passes: int) -> dict[str, Draw]:
-        """The random numbers of one frame that is drawn in so many passes."""
-        tokens = self.grid.tokens
+    @property
+    def draws(self) -> dict[str, Draw]:
+        """The random numbers of a frame."""
         if self.causal:
-            return {"tokens": Draw("uniform", (tokens,))}
-        order = {"order": Draw("uniform", (tokens,))} if passes > 1 else {}
-        return {"tokens": Draw("uniform", (passes, tokens)), **order}
+            return self.start_draws
+        order = {"order": Draw("uniform", (self.grid.tokens,))} if self.passes > 1 else {}
+        return {"tokens": Draw("uniform", (self.passes, self.grid.tokens)), **order}
+
+    @property
+    def start_draws(self) -> dict[str, Draw]:
+        """The random numbers of a first frame."""
+        return {"tokens": Draw("uniform", (self.grid.tokens,))}
 
     def sample(self, context: Tensor, draws: Tensors) -> Sampled:
         """The next frame of every row of context (B, patches + 2, width)."""
@@ -191,9 +201,7 @@ class NextFrame(nn.Module):
     def sample_start(self, draws: Tensors) -> Sampled:
         """First frames."""
         context = self.start_context(len(draws["tokens"]))
-        if self.causal:
-            return self._one_after_another(context, draws["tokens"], self.beginning)
-        return self._in_passes(context, draws, self.beginning)
+        return self._one_after_another(context, draws["tokens"], self.beginning)
 
     def _one_after_another(self, context: Tensor, chance: Tensor, how: Tensor) -> Sampled:
         asking, memory = self._asking(context), self.decoder.begin(context, self.grid.tokens)
@@ -230,6 +238,11 @@ class NextFrame(nn.Module):
         code = ((summed <= chance.unsqueeze(-1) * total) & (summed < total)).sum(-1)
         said = torch.log_softmax(logits, dim=-1).gather(-1, code.unsqueeze(-1)).squeeze(-1)
         return code, -said
+
+
+def _frame_surprise(logits: Tensor, code: Tensor) -> Tensor:
+    """(R, tokens) of logits (R, tokens, codes)."""
+    return F.cross_entropy(logits.flatten(0, 1), code.flatten(), reduction="none").view(code.shape)
 
 
 def probabilities(logits: Tensor, how: Tensor) -> Tensor:
