@@ -23,6 +23,10 @@ from simservice.errors import InvalidInput
 from simservice.proving.agent_networks import Agent, Seen
 from simservice.types import from_leaves, leaves_of, to_leaves
 
+GREEDY_EPISODES = 100
+GREEDY_STEPS = 2_000
+GREEDY_SEED = 2**40  # far from the seeds that the agent learned with
+
 _LAST_RATE = 0.05  # the learning rate falls linearly to this share of itself
 
 
@@ -62,13 +66,14 @@ class Learned:
     """A trained agent and what the training showed."""
 
     agent: Agent
-    world_returns: list[float]  # of the last 100 episodes that the lanes finished
+    training_returns: list[float]  # of the last 100 episodes that the lanes finished, acting by chance
+    world_returns: list[float]  # of about 100 episodes of the last policy, greedy as in reality
     steps: int
     seconds: float
 
     @property
     def world_return(self) -> float:
-        """Their mean; NaN if none finished."""
+        """The mean of the greedy ones; NaN if none finished."""
         return float(np.mean(self.world_returns or [math.nan]))
 
 
@@ -107,12 +112,29 @@ def learn(
         _improve(agent, optimizer, rollout, observation, config, luck)
         if watch is not None:
             watch((update + 1) * config.lanes * config.horizon, float(np.mean(finished[-100:] or [math.nan])))
-    return Learned(
-        agent,
-        finished[-100:],
-        updates * config.lanes * config.horizon,
-        time.perf_counter() - began,
-    )
+    spent = time.perf_counter() - began
+    inside = _greedy_returns(envs, agent, seed=seed * config.lanes + GREEDY_SEED)
+    return Learned(agent, finished[-100:], inside, updates * config.lanes * config.horizon, spent)
+
+
+def _greedy_returns(envs: VectorEnv[Any, Any, Any], agent: Agent, seed: int) -> list[float]:
+    """Returns of the greedy policy in the world: equally many episodes of every lane, so short ones do not count more.
+
+    Episodes that are still running after GREEDY_STEPS steps are left out.
+    """
+    space, quota = envs.single_observation_space, -(-GREEDY_EPISODES // envs.num_envs)
+    observation, _ = envs.reset(seed=seed)
+    running, played = np.zeros(envs.num_envs), [list[float]() for _ in range(envs.num_envs)]
+    for _ in range(GREEDY_STEPS):
+        action = agent.greedy(_tensors(to_leaves(space, observation, "observation")))
+        observation, reward, terminated, truncated, _ = envs.step(action)
+        running += reward
+        for lane in np.flatnonzero(terminated | truncated):
+            played[lane].append(float(running[lane]))
+            running[lane] = 0.0
+        if all(len(returns) >= quota for returns in played):
+            break
+    return [value for returns in played for value in returns[:quota]]
 
 
 @torch.no_grad()

@@ -32,6 +32,7 @@ def main(job: dict[str, Any]) -> None:
         found = {
             "world_return": learned.world_return,
             "world_returns": learned.world_returns,
+            "training_returns": learned.training_returns,
             "steps": learned.steps,
             "seconds": learned.seconds,
         }

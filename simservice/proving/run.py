@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import shutil
 import time
@@ -189,6 +190,8 @@ def _one_seed(
     say(f"{recipe.name}, seed {seed}: measuring")
     trial = Trial(recipe=recipe, seed=seed, world=load(out).world, dataset=dataset, folder=folder)
     figures |= recipe.measure(trial)
+    # At once: a proof that is ended while its controls learn leaves what it found.
+    (folder / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
     result = SeedResult(
         seed=seed,
         dataset_hash=dataset.hash,
