@@ -6,16 +6,19 @@
     python benchmarks/diffusion_rows.py A7e --seeds 0,1,2     generated starts beside real ones
     python benchmarks/diffusion_rows.py A16                   steps a second, 16 lanes, one thread
 
-Prints one line a seed and one with medians, minima and the bar; --json FILE keeps them.
+Prints one line a seed and one a figure with its bar. With --processes 3 three seeds are worked on at a time.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -76,8 +79,8 @@ def trained(env_id: str, seed: int, folder: Path, **overrides: object) -> tuple[
 
 
 def told(words: str, share: float) -> None:
-    """One line, always the same one."""
-    print(f"\r{share:4.0%} {words:150.150}", end="", flush=True)
+    """One line, always the same one, on stderr."""
+    print(f"\r{share:4.0%} {words:150.150}", end="", flush=True, file=sys.stderr)
 
 
 def stepping(world: World, steps: int) -> World:
@@ -218,22 +221,29 @@ def speed_row(seed: int, folder: Path, lanes: int = 16) -> dict[str, float]:
 ROWS = {"A4": catch_row, "A4b": action_row, "A7c": knowing_row, "A7e": starts_row, "A16": speed_row}
 
 
+def seed_row(row: str, seed: int, folder: Path, overrides: dict[str, object]) -> dict[str, float]:
+    """One seed, on one thread; its figures are printed when they are there."""
+    torch.set_num_threads(1)
+    found = ROWS[row](seed, folder, **overrides)
+    rounded = {name: round(value, 4) for name, value in found.items()}
+    print(f"{row} seed {seed}: {json.dumps(rounded)}", flush=True)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("row", choices=ROWS)
     parser.add_argument("--seeds", default="0")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--processes", type=int, default=1, help="seeds at a time")
+    parser.add_argument("--out", type=Path, help="folder that keeps the worlds; none: they are thrown away")
+    parser.add_argument("--json", type=Path, help="file that keeps the figures")
     parser.add_argument("-o", "--option", action="append", default=[], help="NAME=VALUE of the family")
     chosen = parser.parse_args()
-    torch.set_num_threads(1)
     overrides = {name: json.loads(value) for name, _, value in (option.partition("=") for option in chosen.option)}
-    found = []
-    with tempfile.TemporaryDirectory() as folder:
-        for seed in map(int, chosen.seeds.split(",")):
-            found.append(ROWS[chosen.row](seed, Path(folder), **overrides))
-            print(
-                f"\r{'':155}\r{chosen.row} seed {seed}: " + json.dumps({k: round(v, 4) for k, v in found[-1].items()})
-            )
+    seeds = [int(seed) for seed in chosen.seeds.split(",")]
+    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(chosen.processes) as pool:
+        row = partial(seed_row, chosen.row, folder=chosen.out or Path(folder), overrides=overrides)
+        found = list(pool.map(row, seeds))
     for name in found[0]:
         values = [figures[name] for figures in found]
         bar = BARS.get(name.partition("@")[0], "")

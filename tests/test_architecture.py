@@ -19,7 +19,7 @@ KNOWN_BY = {
     # The command line asks whether there is a GPU, command line and demo pin the threads.
     "torch": (
         "worlds/*", "engine/*", "training/*", "cli/*", "demo/dyna.py",
-        "serving/renderers.py", "serving/capacity.py", "proving/*",
+        "serving/renderers.py", "serving/capacity.py", "serving/joint_training.py", "proving/*",
     ),
     "safetensors": ("worlds/checkpoint.py", "engine/snapshot.py", "training/*", "client/policy.py", "proving/*"),
     "grpc": (
@@ -29,7 +29,10 @@ KNOWN_BY = {
     "grpc_health": ("serving/local.py", "serving/front.py"),
     "grpc_reflection": ("serving/local.py", "serving/front.py"),
     "google": ("protocol/*", "serving/facade.py", "serving/registration.py", "engine/uploads/graph.py"),
-    "ray": ("serving/app.py", "serving/replica.py", "serving/cluster.py", "serving/fleet.py", "client/rllib/*"),
+    "ray": (
+        "serving/app.py", "serving/replica.py", "serving/cluster.py", "serving/fleet.py",
+        "serving/joint_training.py", "client/rllib/*",
+    ),
     # Of uploaded policies the serving process knows onnxruntime alone; onnx reads them in the process that inspects.
     "onnx": ("client/rllib/layers.py", "engine/uploads/graph.py", "engine/uploads/costs.py"),
     "zstandard": ("protocol/packing.py",),

@@ -58,11 +58,11 @@ class ProcessGang:
         self.device = torch.device(device)
 
     def part(self, batch: Batch, groups: int) -> Batch:
-        """Every size-th row of every group. Raises ConfigError where the rows cannot be dealt out evenly."""
+        """A block of every group. Raises ConfigError where the rows cannot be dealt out evenly."""
         rows = batch.reward.shape[0]
         if rows % (groups * self.size):
             raise ConfigError(f"a batch of {rows} rows in {groups} groups cannot be dealt out to {self.size} processes")
-        own = torch.arange(rows, device=batch.reward.device).view(groups, -1)[:, self.rank :: self.size].reshape(-1)
+        own = torch.arange(rows, device=batch.reward.device).view(groups, self.size, -1)[:, self.rank].reshape(-1)
 
         def rows_of(leaves: Tensors) -> Tensors:
             return {path: leaf[own] for path, leaf in leaves.items()}

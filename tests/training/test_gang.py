@@ -60,7 +60,7 @@ def two():
 
 def test_every_row_belongs_to_one_member_and_every_group_to_all(two):
     """A group is four rows here: 0 to 3 and 4 to 7."""
-    assert two[0][0] == [0, 2, 4, 6] and two[1][0] == [1, 3, 5, 7]
+    assert two[0][0] == [0, 1, 4, 5] and two[1][0] == [2, 3, 6, 7]
 
 
 def test_gradients_and_losses_become_those_of_the_whole_batch(two):

@@ -61,11 +61,11 @@ class DiffusionConfig:
     starts: Literal["dataset", "generated"] = "dataset"
     start_steps: int = 8  # Euler steps of a generated start
     positive_weight_limit: float = 20.0  # terminals are weighted up to this in training, and down again after it
-    updates: int = 1500
+    updates: int = 1000
     batch_size: int = 32
     learning_rate: float = 3e-3
     weight_decay: float = 1e-4
-    evaluate_every: int = 300
+    evaluate_every: int = 250
 
     def __post_init__(self) -> None:
         if not self.channels or any(width < 1 or width % GROUP_CHANNELS for width in self.channels):
