@@ -14,6 +14,7 @@ from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from rllib_modules import assert_same
 
+from simservice.client.capacity import get_capacity
 from simservice.client.policies import PolicyShelf
 from simservice.client.rllib import PPOSettings, RolloutEnvRunner, real_config, served_config
 from simservice.errors import InvalidInput, InvalidPolicy, UnknownSession
@@ -270,6 +271,7 @@ def test_callbacks_hear_of_ends_and_those_of_steps_are_refused(made, server):
 
 
 def test_what_a_server_cannot_do_is_refused_when_the_runner_is_made(made, server):
+    before = get_capacity(server.address, "brief").replica.sessions_active
     config = served_config(server.address, "brief", SETTINGS)
     filtered = config.copy(copy_frozen=False)
     filtered.env_runners(env_to_module_connector=lambda env=None, spaces=None, device=None: MeanStdFilter())
@@ -285,6 +287,7 @@ def test_what_a_server_cannot_do_is_refused_when_the_runner_is_made(made, server
     ):
         with pytest.raises(InvalidInput, match=words):
             made(wrong)
+    assert get_capacity(server.address, "brief").replica.sessions_active == before
 
 
 # ---- what happens to a service -------------------------------------------------------------------------------------

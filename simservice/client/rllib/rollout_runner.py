@@ -62,8 +62,13 @@ class RolloutEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]
         super().__init__(config=config, **kwargs)
         self._needs_initial_reset: bool
         self._finished: list[tuple[int, float, float]] = []  # length, return and seconds of episodes, for metrics
-        if self.env is not None:
+        if self.env is None:
+            return
+        try:
             self._prepare()
+        except BaseException:
+            self.env.close()  # nobody gets this runner, who could stop it
+            raise
 
     def _prepare(self) -> None:
         check_callbacks(self.config)
@@ -83,6 +88,7 @@ class RolloutEnvRunner(SingleAgentEnvRunner):  # type: ignore[misc]
         remote = self.env.unwrapped
         if not isinstance(remote, RemoteVectorEnv) or remote.session.autoreset_mode is not AutoresetMode.NEXT_STEP:
             found = f"{type(remote).__name__} in mode {remote.metadata.get('autoreset_mode')}"
+            self.env.close()
             raise InvalidInput(
                 "environment",
                 f"is a {found}; rollouts are played in served worlds (gym_env_vectorize_mode='vector_entry_point') "
