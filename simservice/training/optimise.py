@@ -138,8 +138,10 @@ def _update(run: Run, phase: Phase, optimizer: torch.optim.Optimizer, loss: Loss
     with _luck(run), torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bfloat16"):
         whole, parts = loss(batch, {}, phase.name)
     share = run.position.update / phase.updates
+    height = min(1.0, (run.position.update + 1) / max(phase.warm_up, 1))
+    height *= _LAST_RATE + (1 - _LAST_RATE) * (1 + math.cos(math.pi * share)) / 2
     for group in optimizer.param_groups:
-        group["lr"] = phase.learning_rate * (_LAST_RATE + (1 - _LAST_RATE) * (1 + math.cos(math.pi * share)) / 2)
+        group["lr"] = phase.learning_rate * height
     optimizer.zero_grad(set_to_none=True)
     torch.autograd.backward(whole)
     value = run.gang.average(run.world.parameters(), whole.detach())

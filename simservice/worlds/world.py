@@ -82,6 +82,7 @@ class Phase:
     weight_decay: float = 0.0
     evaluate_every: int = 250  # updates between open-loop evaluations on the held-out episodes
     groups: int = 1  # a batch is this many equal parts, each drawn from a bootstrap resample of the data of its own
+    warm_up: int = 0  # updates over which the learning rate rises to its full height
     max_gradient_norm: float | None = None  # gradients longer than this are shortened to it
     open_loop: bool = True  # False: forecasts say nothing of this stage; it runs to its end, its last weights stay
 

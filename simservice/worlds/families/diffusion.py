@@ -248,6 +248,7 @@ class Diffusion(World):
                 learning_rate=config.learning_rate,
                 weight_decay=config.weight_decay,
                 evaluate_every=config.evaluate_every,
+                warm_up=50,
                 max_gradient_norm=1.0,
             ),
         )
