@@ -19,10 +19,10 @@ CATCH_BARS = (
     Bar(figure="minutes", most=20, across="max"),
 )
 
-# Two codes of 1,024 for every patch of 8 x 8: a pole in a patch has more places and angles than one code can tell.
+# A codebook, for rounded levels keep to some 100 codes of what they could tell apart here; see docs/worlds.md.
 CART_POLE = {
-    **{"quantizer": "vq", "codes": 1024, "depth": 2, "tokenizer_hidden": 256},
-    **{"tokenizer_updates": 1600, "tokenizer_learning_rate": 3e-3},
+    **{"quantizer": "vq", "codes": 1024, "tokenizer_hidden": 256},
+    **{"tokenizer_updates": 2000, "tokenizer_learning_rate": 3e-3},
     **{"window": 16, "segment": 16, "batch": 3, "width": 96, "heads": 3, "decoder_layers": 1, "decoding": "parallel"},
     **{"updates": 700, "evaluate_every": 700},
 }
