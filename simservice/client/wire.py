@@ -33,6 +33,7 @@ except (ImportError, AttributeError):  # its inside has changed
 
 Metadata = Sequence[tuple[str, Any]]
 PLAIN = 0  # no flags
+SENT, RECEIVED = "sent", "received"
 
 _CODES = {code.value[0]: code.name for code in grpc.StatusCode}
 
@@ -80,12 +81,13 @@ class _OwnWire:
 
     def __init__(self, channel: Any, method: str, metadata: Metadata) -> None:
         starts = (
-            ((cygrpc.SendInitialMetadataOperation(tuple(metadata), PLAIN),), "begin"),
-            ((cygrpc.ReceiveStatusOnClientOperation(PLAIN),), "status"),
-            ((cygrpc.ReceiveInitialMetadataOperation(PLAIN),), "began"),
+            ((cygrpc.SendInitialMetadataOperation(tuple(metadata), PLAIN),), ("begin", 0)),
+            ((cygrpc.ReceiveStatusOnClientOperation(PLAIN),), ("status", 0)),
+            ((cygrpc.ReceiveInitialMetadataOperation(PLAIN),), ("began", 0)),
         )
         self._due = len(starts)  # batches of operations that are not over
         self._number = 0
+        self._sending = False  # gRPC takes one message at a time
         self._status: tuple[int, str, Metadata] | None = None
         self._one = threading.Lock()
         default = cygrpc.PropagationConstants.GRPC_PROPAGATE_DEFAULTS
@@ -97,16 +99,16 @@ class _OwnWire:
             self._due, self._status = 0, (grpc.StatusCode.CANCELLED.value[0], str(error), ())
 
     def send(self, message: bytes) -> None:
-        self._operate(cygrpc.SendMessageOperation(message, PLAIN), cygrpc.ReceiveMessageOperation(PLAIN))
-        self._asked = True
-
-    _asked = False  # for the next message already
+        # Apart from the receiving: what the server said before it ended the stream is lost with a message that fails.
+        with self._one:
+            while self._sending and self._due:
+                self._pull()
+            self._sending = True
+            self._operate(SENT, cygrpc.SendMessageOperation(message, PLAIN))
 
     def receive(self) -> bytes:
         with self._one:
-            if not self._asked:
-                self._operate(cygrpc.ReceiveMessageOperation(PLAIN))
-            self._asked = False
+            self._operate(RECEIVED, cygrpc.ReceiveMessageOperation(PLAIN))
             while self._due:
                 message = self._pull()
                 if message is not None:
@@ -125,13 +127,13 @@ class _OwnWire:
             finally:
                 self._one.release()
 
-    def _operate(self, *operations: Any) -> None:
+    def _operate(self, kind: str, operation: Any) -> None:
         if self._status is not None:
             return
         self._number += 1
         self._due += 1
         try:
-            self._call.operate(operations, self._number)
+            self._call.operate((operation,), (kind, self._number))
         except BaseException:
             self._due -= 1
             raise
@@ -144,6 +146,8 @@ class _OwnWire:
             self._due, self._status = 0, (grpc.StatusCode.CANCELLED.value[0], "the wait was interrupted", ())
             raise
         self._due -= 1
+        if event.tag[0] == SENT:
+            self._sending = False
         found: bytes | None = None
         for operation in event.batch_operations:
             kind = operation.type()

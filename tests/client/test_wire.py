@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import threading
+import time
 from contextlib import contextmanager
 
 import grpc
@@ -15,9 +16,13 @@ PLAY = "/tests.Wire/Play"
 
 
 async def play(requests, context):
-    """Answers each message by itself, as often as its first byte says; 0 ends well, 255 ends badly."""
+    """Answers each message by itself, as often as its first byte says; 0 ends well, 254 with a word, 255 badly."""
     async for message in requests:
         if message[0] == 0:
+            return
+        if message[0] == 254:
+            yield message
+            yield b"goodbye"
             return
         if message[0] == 255:
             context.set_trailing_metadata((("why-bin", b"\x00\xff"),))
@@ -78,6 +83,25 @@ def test_a_stream_that_ends_well_says_so_again_and_again(made):
         with pytest.raises(Ended) as end:
             stream.receive()
         assert (end.value.code, end.value.details) == ("OK", "") or isinstance(stream, _StreamWire)
+
+
+def test_what_was_said_before_the_end_is_heard_by_whoever_asks_after_it(made):
+    stream, _ = made
+    stream.send(b"\xfe")
+    assert stream.receive() == b"\xfe"
+    time.sleep(0.2)
+    stream.send(b"\x01")  # to nobody
+    assert stream.receive() == b"goodbye"
+    with pytest.raises(Ended) as end:
+        stream.receive()
+    assert end.value.code == "OK"
+
+
+def test_messages_may_be_sent_one_after_another(made):
+    stream, _ = made
+    for _ in range(50):
+        stream.send(b"\x01")
+    assert [stream.receive() for _ in range(50)] == [b"\x01"] * 50
 
 
 def test_a_status_comes_with_its_words_and_what_it_carries(made):
