@@ -76,6 +76,8 @@ class SessionStore(Protocol):
     ) -> asyncio.Future[None]:
         """Journals one request, durably as the server is configured, and renews the session's time to live.
 
+        It may then live up to an eighth of it longer, at most five seconds.
+
         `observe` gets the seconds until it was acknowledged, from a store that is elsewhere.
 
         Repeating an append with the last sequence does nothing; a sequence that is not the next is SequenceGap.
