@@ -74,6 +74,12 @@ def check_address(address: str) -> str:
     return address.strip()
 
 
+def _here(address: str) -> bool:
+    """Whether an address is of this machine, as far as it tells by itself."""
+    host = address.rpartition(":")[0].strip("[]")
+    return address.startswith("unix:") or host in ("localhost", "::1") or host.startswith("127.")
+
+
 def _channel(address: str, access: Access) -> grpc.Channel:
     if not access.secure:
         return grpc.insecure_channel(address, options=OPTIONS)
@@ -100,7 +106,8 @@ class Connection:
         if not (name.isascii() and name.isprintable()):  # gRPC would log, and try until the time is over
             raise InvalidInput("world", f"{world!r} is no world's name: ASCII without control characters")
         self._metadata = (*((("application", name),) if name else ()), *access.metadata)
-        codecs = offered(compression)
+        # Within one machine packing takes longer than what it saves: 64 frames of 64 x 64 x 3 in 2.36 ms, not 2.07.
+        codecs = None if compression == "auto" and _here(self.address) else offered(compression)
         self._offered = () if codecs is None else ((CODECS_KEY, codecs),)
         self._channel = _channel(self.address, access)
         self._stub: Any = WorldServiceStub(self._channel)  # type: ignore[no-untyped-call]

@@ -45,7 +45,7 @@ class RemoteEnv(gym.Env[Any, Any]):
         truncate_at_trust_horizon: bool = False,  # episodes end (truncated) where the world is no longer trusted
         max_uncertainty: float | None = None,  # a step more uncertain than this is the episode's last, truncated
         uncertainty_penalty: float = 0.0,  # times each step's uncertainty is taken off its reward
-        compression: Compression = "auto",  # of large replies: where it saves time anywhere; "always": on slow networks
+        compression: Compression = "auto",  # of large replies from elsewhere; "always": on slow networks
     ) -> None:
         self._spec: EnvSpec | None = None
         # Gymnasium's single environments do not reset themselves, so a step after the end is an error there and here.

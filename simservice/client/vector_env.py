@@ -46,7 +46,7 @@ class RemoteVectorEnv(VectorEnv[Any, Any, Any]):
         truncate_at_trust_horizon: bool = False,  # episodes end (truncated) where the world is no longer trusted
         max_uncertainty: float | None = None,  # a step more uncertain than this is the episode's last, truncated
         uncertainty_penalty: float = 0.0,  # times each step's uncertainty is taken off its reward
-        compression: Compression = "auto",  # of large replies: where it saves time anywhere; "always": on slow networks
+        compression: Compression = "auto",  # of large replies from elsewhere; "always": on slow networks
     ) -> None:
         self.closed = True  # until there is something to close
         self._spec: EnvSpec | None = None

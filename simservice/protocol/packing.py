@@ -21,13 +21,13 @@ except ImportError:  # the base client does without: pip install simservice[comp
 CODECS_KEY = "simservice-codecs"
 ZSTD, ALWAYS = "zstd", "always"
 SMALL_BYTES = 16_384  # replies below it stay as they are
-WORTH = 8.0  # times smaller, for packing to cost less time than it saves on one machine
+WORTH = 8.0  # times smaller, for packing to cost less time than it saves on a fast network
 WORTH_ALWAYS = 1.1
 PAUSE = 63  # replies that stay as they are after one that was not worth it
 MOST_BYTES = 256 * 2**20  # of an unpacked reply
 
 Compression = Literal["auto", "always", "never"]
-"""When large replies are packed: where it saves time on any network, wherever it makes them smaller, or not at all."""
+"""When large replies are packed: from another machine where that saves much, wherever it saves any, or not at all."""
 
 
 def offered(compression: Compression) -> str | None:

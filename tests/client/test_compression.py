@@ -4,6 +4,7 @@ import grpc
 import numpy as np
 import pytest
 
+from simservice.client.channel import Connection
 from simservice.client.session import RemoteSession
 from simservice.protocol.v1 import service_pb2 as pb
 from simservice.protocol.v1.service_pb2_grpc import WorldServiceStub
@@ -39,6 +40,16 @@ def test_replies_are_packed_as_the_caller_offers(toy_server, said, packed):
     with grpc.insecure_channel(toy_server.address) as channel:
         replies = list(WorldServiceStub(channel).Play(iter(calls), metadata=metadata))
     assert bool(replies[1].packed) == packed  # random numbers: a little smaller, eight times never
+
+
+@pytest.mark.parametrize(
+    ("address", "here"),
+    [("127.0.0.1:1", True), ("localhost:1", True), ("[::1]:1", True), ("unix:/tmp/x", True), ("10.1.2.3:1", False)],
+)
+def test_auto_asks_for_packed_replies_from_other_machines_alone(address, here):
+    offers = {how: Connection(address, "toy", compression=how)._offered for how in ("auto", "always", "never")}
+    assert bool(offers["auto"]) is not here
+    assert offers["always"] and not offers["never"]
 
 
 def test_the_server_says_where_a_step_spent_its_time(toy_server):

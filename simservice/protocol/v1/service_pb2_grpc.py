@@ -110,7 +110,7 @@ class WorldServiceServicer:
 
         A caller that can unpack replies says so in the metadata `simservice-codecs`: names of codecs, the best first, of
         "zstd"; then replies of 16 KiB and more come `packed` where that makes them eight times smaller, so that it costs
-        less than it saves on any network. With "always" behind the names (`zstd, always`) they come packed where that
+        less than it saves on a fast network. With "always" behind the names (`zstd, always`) they come packed where that
         makes them smaller at all: for slow networks. Unknown names are passed over.
 
         A request that is refused without effect is answered by an `error` reply and the stream goes on. Any other error ends the
