@@ -29,9 +29,9 @@ import policy_files as files  # noqa: E402
 from simservice.engine.policies import DistributionName  # noqa: E402
 from simservice.engine.sampling import ActionDistribution, SamplingParameters, sample  # noqa: E402
 from simservice.engine.uploads.inspection import inspect  # noqa: E402
-from simservice.engine.uploads.library import requirements_of  # noqa: E402
 from simservice.engine.uploads.limits import PolicyLimits  # noqa: E402
 from simservice.engine.uploads.session import OnnxPolicy, Watchdog  # noqa: E402
+from simservice.engine.uploads.shelf import requirements_of  # noqa: E402
 from simservice.types import Array  # noqa: E402
 
 LANES = (1, 64, 256, 1024, 4096)

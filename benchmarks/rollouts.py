@@ -40,7 +40,7 @@ from simservice.client.policies import put_policy  # noqa: E402
 from simservice.client.session import RemoteSession  # noqa: E402
 from simservice.engine.engine import Engine  # noqa: E402
 from simservice.engine.sampling import ActionDistribution, SamplingParameters, sample  # noqa: E402
-from simservice.engine.uploads.library import PolicyLibrary  # noqa: E402
+from simservice.engine.uploads.shelf import PolicyLibrary  # noqa: E402
 from simservice.serving.service import RayService  # noqa: E402
 from simservice.sessions.lanes import Reset  # noqa: E402
 from simservice.sessions.policies import MemoryPolicies  # noqa: E402

@@ -45,7 +45,7 @@ from simservice.sessions.store import SessionStore
 from simservice.telemetry import ServingMetrics
 
 if TYPE_CHECKING:
-    from simservice.engine.uploads.library import PolicyLibrary
+    from simservice.engine.uploads.shelf import PolicyLibrary
 
 log = logging.getLogger(__name__)
 

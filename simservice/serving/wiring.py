@@ -13,7 +13,7 @@ import simservice
 from simservice.engine.engine import Engine
 from simservice.engine.graphs import compile_calls
 from simservice.engine.stats import Histogram
-from simservice.engine.uploads.library import PolicyLibrary
+from simservice.engine.uploads.shelf import PolicyLibrary
 from simservice.errors import SimserviceError, StoreUnavailable
 from simservice.protocol.messages import Limits, WorldContract, encode_world
 from simservice.serving.capacity import lanes_that_fit

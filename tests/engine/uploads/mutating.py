@@ -17,8 +17,8 @@ from gymnasium import spaces
 from mutations import mutated
 
 from simservice.engine.uploads.inspection import inspect
-from simservice.engine.uploads.library import requirements_of
 from simservice.engine.uploads.limits import PolicyLimits
+from simservice.engine.uploads.shelf import requirements_of
 from simservice.errors import InvalidPolicy, PolicyLimitExceeded
 
 LIMITS = PolicyLimits(most_rows=16)

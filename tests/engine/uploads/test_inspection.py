@@ -14,10 +14,10 @@ from gymnasium import spaces
 from onnx import TensorProto, helper
 
 from simservice.engine.uploads.inspector import Inspector
-from simservice.engine.uploads.library import requirements_of
 from simservice.engine.uploads.limits import PolicyLimits
 from simservice.engine.uploads.operators import ALLOWED
 from simservice.engine.uploads.session import OnnxPolicy, Watchdog
+from simservice.engine.uploads.shelf import requirements_of
 from simservice.errors import InvalidPolicy, PolicyLimitExceeded
 
 OBSERVATION = spaces.Box(-np.inf, np.inf, (4,), np.float32)

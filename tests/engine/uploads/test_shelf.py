@@ -9,8 +9,8 @@ import pytest
 from gymnasium import spaces
 from onnx import numpy_helper
 
-from simservice.engine.uploads.library import PolicyLibrary
 from simservice.engine.uploads.limits import PolicyLimits
+from simservice.engine.uploads.shelf import PolicyLibrary
 from simservice.errors import InvalidPolicy, PolicyLimitExceeded, PolicyQuarantined, UnknownPolicy
 from simservice.sessions.policies import MemoryPolicies
 
