@@ -7,7 +7,7 @@ asks for a frame, and nothing but its drawing is used.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from simservice.errors import InvalidInput
-from simservice.types import Array, Episode, Provenance
+from simservice.types import Array, Provenance
 from simservice.worlds.placing import can_place, place
-from simservice.worlds.world import Call, Draw, Slot, StepOut, Tensors, World
+from simservice.worlds.world import Tensors, World
+from simservice.worlds.wrapped import WrappedWorld
 
 _FRAMES_PER_SECOND = 30
 
@@ -56,7 +57,7 @@ class Painter:
         return self._environment
 
 
-class PicturedWorld(World):
+class PicturedWorld(WrappedWorld):
     """A world that does all as the one it is given, and draws frames by a painter."""
 
     def __init__(self, world: World, painter: Painter) -> None:
@@ -66,39 +67,13 @@ class PicturedWorld(World):
             metadata={"render_fps": _FRAMES_PER_SECOND, **world.spec.metadata},
             capabilities=world.spec.capabilities | {"render"},
         )
-        super().__init__(spec, world.config)
+        super().__init__(world, spec)
         self.family, self.device_types = world.family, world.device_types  # type: ignore[misc]  # as the world's own
-        self.world = world
         self._painter = painter
-
-    @property
-    def slots(self) -> Mapping[str, Slot]:
-        return self.world.slots
-
-    @property
-    def draws(self) -> Mapping[Call, Mapping[str, Draw]]:
-        return self.world.draws
-
-    def init(self, draws: Tensors) -> Tensors:
-        return self.world.init(draws)
-
-    def observe(
-        self, state: Tensors, observation: Tensors, previous_action: Tensors, is_first: Tensor, draws: Tensors
-    ) -> Tensors:
-        return self.world.observe(state, observation, previous_action, is_first, draws)
-
-    def step(self, state: Tensors, action: Tensors, draws: Tensors) -> tuple[Tensors, StepOut]:
-        return self.world.step(state, action, draws)
-
-    def emit(self, state: Tensors) -> Tensors:
-        return self.world.emit(state)
 
     def render(self, state: Tensors) -> Tensor:
         observation = next(iter(self.world.emit(state).values()))
         return torch.from_numpy(self._painter.frames(observation.cpu().numpy()))
-
-    def prepare(self, episodes: Sequence[Episode]) -> None:
-        self.world.prepare(episodes)
 
 
 def with_pictures(world: World, provenance: Provenance) -> World:
