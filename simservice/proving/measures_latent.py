@@ -28,8 +28,10 @@ from simservice.worlds.checkpoint import load
 from simservice.worlds.noise import lane_draws
 from simservice.worlds.world import World
 
-PROBE_STEPS = 6_000
+PROBE_STEPS = 15_000  # carts drive far to both sides in each half; of 6,000 the frames themselves were read with R² .5
+BOTH_STEPS = 6_000
 LEAD = 10
+_TOGETHER = 64  # episodes of about one length that are grounded at once
 _LONG = 64  # frames of context: the whole episode, for those that count here
 _RIDGE = 1_000.0  # one-hots of 32 variables are many: weaker, and single episodes are learned by heart
 
@@ -74,7 +76,7 @@ def latent_figures(trial: Trial) -> Figures:
 
 def both_figures(trial: Trial) -> Figures:
     """As latent_figures, beside worlds of the same recipe and data that see the picture or the vector alone."""
-    episodes = trial.fresh(PROBE_STEPS)
+    episodes = trial.fresh(BOTH_STEPS)
     paths = list(episodes[0].observation)
     picture = next(path for path in paths if is_picture(episodes[0].observation[path], 1))
     vector = next(path for path in paths if path != picture)
@@ -118,8 +120,16 @@ def _error(world: World, episodes: Sequence[Episode], columns: slice) -> float:
 
 def _states(world: World, episodes: Sequence[Episode]) -> tuple[Array, dict[str, Array]]:
     """Grounded latent states (n, D) frame by frame, and what the frames truly show."""
+    order = sorted(episodes, key=len)
+    parts = [_grounded(world, order[first : first + _TOGETHER]) for first in range(0, len(order), _TOGETHER)]
+    frames = np.concatenate([frames for _, frames in parts])
+    return np.concatenate([rows for rows, _ in parts]), cartpole_pixels.read(frames)
+
+
+def _grounded(world: World, episodes: Sequence[Episode]) -> tuple[Array, Array]:
+    """The states (n, D) after each frame but an episode's first, and the frames (n, ...)."""
     names = [name for name, slot in world.slots.items() if slot.role == "latent"]
-    rows, truths = list[Array](), list[dict[str, Array]]()
+    rows, frames = list[Array](), list[Array]()
     length = max(len(episode) for episode in episodes) + 1
     seeds = torch.arange(max(16, len(episodes)))
 
@@ -127,6 +137,7 @@ def _states(world: World, episodes: Sequence[Episode]) -> tuple[Array, dict[str,
         return {path: torch.from_numpy(array[:, time]) for path, array in leaves.items()}
 
     observation, action = _padded(episodes, "observation", length), _padded(episodes, "action", length)
+    picture = next(array for array in observation.values() if is_picture(array, 2))
     state = world.allocate(len(seeds))
     with torch.inference_mode():
         for time in range(length):
@@ -136,9 +147,8 @@ def _states(world: World, episodes: Sequence[Episode]) -> tuple[Array, dict[str,
             alive = [lane for lane, episode in enumerate(episodes) if 0 < time <= len(episode)]
             if alive:
                 rows.append(torch.cat([state[name][alive] for name in names], -1).double().numpy())
-                frame = next(array for array in observation.values() if is_picture(array, 2))
-                truths.append(cartpole_pixels.read(frame[alive, time]))
-    return np.concatenate(rows), {name: np.concatenate([truth[name] for truth in truths]) for name in truths[0]}
+                frames.append(picture[alive, time])
+    return np.concatenate(rows), np.concatenate(frames)
 
 
 def _padded(episodes: Sequence[Episode], kind: str, length: int) -> dict[str, Array]:

@@ -8,14 +8,15 @@ import torch
 
 from simservice.data.collect import RealStepCounter
 from simservice.data.environments import make_environment
-from simservice.grounds import catch
+from simservice.grounds import cartpole_pixels, catch
+from simservice.proving.measures_latent import latent_figures
 from simservice.proving.measures_pictures import action_figures, cartpole_figures, catch_figures, dream
 from simservice.proving.pictures import strip
 from simservice.proving.record import record
 from simservice.types import WorldSpec
 from simservice.worlds import registry
 from simservice.worlds.families.persistence import Persistence
-from simservice.worlds.world import StepOut
+from simservice.worlds.world import Slot, StepOut
 
 
 def spec_of(env_id, **env_kwargs):
@@ -91,6 +92,34 @@ def test_copying_the_last_frame_is_what_persistence_is_and_obeys_nothing():
 def test_a_world_that_obeys_is_wrong_under_other_actions():
     found = action_figures(trial("simservice/Catch-v0", ExactCatch(spec_of("simservice/Catch-v0"))), 300)
     assert found["action_ratio"] > 100
+
+
+class Knowing(Persistence):
+    """Its state is what the frame shows, or what one of another lane shows."""
+
+    others = False
+
+    @property
+    def slots(self):
+        return {**super().slots, "where": Slot((2,), torch.float32)}
+
+    def observe(self, state, observation, previous_action, is_first, draws):
+        truth = cartpole_pixels.read(observation["observation"].numpy())
+        where = torch.from_numpy(np.stack([truth["position"], truth["angle"]], -1) * 1_000).float()
+        after = super().observe(observation, observation, previous_action, is_first, draws)
+        return {**after, "where": where.roll(1, 0) if self.others else where}
+
+    def emit(self, state):
+        return super().emit({"observation": state["observation"]})
+
+
+def test_a_linear_reading_finds_what_a_state_holds_and_nothing_where_it_holds_another_lanes():
+    seen = trial("simservice/CartPolePixels-v0", Knowing(spec_of("simservice/CartPolePixels-v0")))
+    found = latent_figures(seen)
+    assert found["probe_position"] > 0.999 and found["probe_angle"] > 0.999
+    seen.world.others = True
+    found = latent_figures(seen)
+    assert found["probe_position"] < 0.5 and found["probe_angle"] < 0.5
 
 
 def test_a_strip_shows_reality_the_dream_and_their_difference():

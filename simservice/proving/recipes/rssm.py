@@ -8,7 +8,7 @@ from simservice.proving.measures_pictures import catch_figures
 from simservice.proving.recipe import Bar, Recipe
 
 CATCH = {"depth": 16, "batch_size": 32, "segment_length": 7, "updates": 4_000}
-PIXELS = {"depth": 16, "batch_size": 32, "segment_length": 12, "updates": 4_000}
+PIXELS = {"depth": 16, "batch_size": 32, "segment_length": 12, "updates": 4_000, "picture_weight": 10.0}
 
 RECIPES = (
     Recipe(
@@ -95,5 +95,6 @@ RECIPES = (
         env_id="simservice/FlipBall-v0",
         real_steps=3_000,
         family="rssm",
+        overrides=CATCH | {"updates": 2_000},
     ),
 )
