@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from simservice.proving.agent import AGENTS
-from simservice.proving.measures_pictures import cartpole_figures, catch_figures
+from simservice.proving.measures_pictures import catch_figures
+from simservice.proving.measures_tokens import cartpole_token_figures
 from simservice.proving.recipe import Bar, Recipe
 
 CATCH = {"window": 2, "segment": 2, "batch": 48, "tokenizer_updates": 600, "updates": 800, "evaluate_every": 400}
@@ -65,11 +66,13 @@ RECIPES = (
         behaviour="mixed",
         real_steps=8_000,
         family="tokens",
-        measure=cartpole_figures,
+        measure=cartpole_token_figures,
         overrides=CART_POLE,
         bars=(
             Bar(figure="object_psnr_0", least=30),
+            Bar(figure="active_codes", least=32),
             Bar(figure="angle_error_10_of_persistence", most=0.5),
+            Bar(figure="wrap_around", most=1.5),
         ),
     ),
     Recipe(
