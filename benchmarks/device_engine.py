@@ -46,7 +46,7 @@ ROUNDS, WARM = 200, 20
 DEVICE = torch.device("cuda")
 
 
-def made(family: str, way: str = "eager") -> World:
+def made(family: str, way: str = "eager", device: str = "cuda") -> World:
     """A world that saw some real steps and no gradient: its speed is that of a trained one."""
     env_id, overrides = FAMILIES[family]
     env = gym.make(env_id)
@@ -59,11 +59,12 @@ def made(family: str, way: str = "eager") -> World:
         max_episode_steps=500,
         capabilities=frozenset({"uncertainty", "context"}),
     )
+    torch.manual_seed(0)  # the same weights each time
     world = registry.create(family, spec, overrides)
     world.prepare(record(env_id, 600, 0, "random"))
     if way == "compiled":
         compile_calls(world)
-    return world.eval().requires_grad_(False).to(DEVICE)
+    return world.eval().requires_grad_(False).to(device)
 
 
 # ---- ceilings --------------------------------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from gymnasium.vector.utils import batch_space
-from torch import Tensor
 
 from simservice.engine.arena import Arena
 from simservice.engine.batching import Span
@@ -124,46 +123,55 @@ class GraphedCall:
     def _body(self) -> None:
         """Everything from the copy up to the copy down; nothing in it waits for the host."""
         self._asked.up()
-        asked, said = self._asked.tensors, self._said.tensors
+        self._between()
+        self._said.down()
+
+    def _between(self) -> None:
+        """What the device does with what was asked; in place, for a graph knows its memory."""
+        asked = self._asked.tensors
+        answer, rows = self._answer(self._rows(asked), asked)
+        for name, tensor in answer.items():
+            self._said.tensors[name].copy_(tensor)
+        # Rows that were not taken, padding among them, get what they had; equal values meet in the scratch row.
+        for name, row in self._arena.rows.items():
+            if self._whole:
+                row[: self.size].copy_(rows[name])
+            else:
+                row.index_copy_(0, asked["index"], rows[name])
+
+    def _answer(self, before: Tensors, asked: Tensors) -> tuple[Tensors, Tensors]:
+        """What is said and what the rows become, of luck, rows and actions alone: this is what may be compiled."""
         wanted = self._world.draws[self._call]
         draws = lane_draws(wanted, asked["seed"], asked["counter"], self._call) if wanted else {}
-        before = self._rows(asked)
+        said: Tensors = {}
         if self._call == "step":
             after, out = self._world.step(before, {path: asked[path] for path in self._actions}, draws)
-            said["reward"].copy_(out.reward)
-            said["terminated"].copy_(out.terminated)
+            said.update(reward=out.reward, terminated=out.terminated)
             if self._uncertain:
-                said["uncertainty"].copy_(out.uncertainty)
+                said["uncertainty"] = out.uncertainty
         else:
             after = self._world.init(draws)
         observation = self._world.emit(after)
-        for path, leaf in observation.items():
-            said[LEAD + path].copy_(leaf)
+        said.update({LEAD + path: leaf for path, leaf in observation.items()})
         numbers = [leaf for leaf in observation.values() if leaf.is_floating_point()]
         if self._call == "step":
             numbers.append(out.reward)
         good = torch.ones_like(asked["live"])
         for number in numbers:
             good = good & torch.isfinite(number).reshape(self.size, -1).all(dim=1)
-        said["good"].copy_(good)
+        said["good"] = good
         # As on the host: a start is written as it is, and its lane truncated; a step that is not finite is not taken.
-        self._write(asked, before, after, asked["live"] & good if self._call == "step" else asked["live"])
-        self._said.down()
+        taken = asked["live"] & good if self._call == "step" else asked["live"]
+        return said, {
+            name: torch.where(taken.reshape(-1, *[1] * (row.dim() - 1)), after[name].to(row.dtype), row)
+            for name, row in before.items()
+        }
 
     def _rows(self, asked: Tensors) -> Tensors:
         rows = self._arena.rows
         if self._whole:
             return {name: row[: self.size] for name, row in rows.items()}
         return {name: row.index_select(0, asked["index"]) for name, row in rows.items()}
-
-    def _write(self, asked: Tensors, before: Tensors, after: Tensors, taken: Tensor) -> None:
-        """Rows that were not taken, padding among them, get what they had; equal values meet in the scratch row."""
-        for name, row in self._arena.rows.items():
-            kept = torch.where(taken.reshape(-1, *[1] * (row.dim() - 1)), after[name].to(row.dtype), before[name])
-            if self._whole:
-                row[: self.size].copy_(kept)
-            else:
-                row.index_copy_(0, asked["index"], kept)
 
     # ---- once --------------------------------------------------------------------------------------------------------
 

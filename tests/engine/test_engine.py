@@ -19,7 +19,8 @@ NOISY = ToyConfig(noise=0.1, growth=0.95)
 
 
 ON_A_DEVICE = pytest.param(
-    "on a device", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+    "on a device",
+    marks=[pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")],
 )
 
 

@@ -27,7 +27,8 @@ from simservice.sessions.settings import RolloutLimits
 from simservice.types import TRUSTING, Caution, Imagine, PolicyUse
 
 ON_A_DEVICE = pytest.param(
-    "on a device", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+    "on a device",
+    marks=[pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")],
 )
 LANES, STEPS = 6, 40
 DEVICE = "cpu"

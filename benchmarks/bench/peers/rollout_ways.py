@@ -11,6 +11,7 @@ from typing import Any
 
 import rollouts
 import torch
+from small_policy import mlp
 
 from bench import stand_ins
 from bench.timing import Round, timed
@@ -34,7 +35,7 @@ class Rolls:
 def _policy(world: World) -> bytes:
     [leaf] = leaves_of(world.spec.observation_space, "observation")
     actions: Any = world.spec.action_space
-    return rollouts.mlp(leaf.shape[0], int(actions.n), leaf.path)
+    return mlp(leaf.shape[0], int(actions.n), leaf.path)
 
 
 @contextlib.contextmanager

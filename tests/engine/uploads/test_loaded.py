@@ -126,6 +126,7 @@ def test_graphs_that_onnxruntime_does_not_load_are_refused(load):
         load(files.operator("Frobnicate"))
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not has_device("cuda"), reason="needs a CUDA device and an onnxruntime that knows it")
 def test_on_a_device_outputs_stay_there_and_are_the_same(load):
     import onnxruntime  # noqa: PLC0415 - its values are what this way takes
