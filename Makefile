@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 .PHONY: help demo prove test lint protos deploy-files serve bench drift faults clean
 help:
 	@echo "make demo    collect -> train -> serve -> PPO in the dream -> score in reality -> report (about 5 minutes)"
-	@echo "make prove   every recipe of a world, with its controls, against the acceptance bars (hours; ONLY=ensemble-cartpole for one)"
+	@echo "make prove   every recipe of a world, with its controls, against the acceptance bars (hours; ONLY=ensemble-cartpole for one, PROCESSES=2, AGAIN=1)"
 	@echo "make test    the whole test suite"
 	@echo "make lint    ruff, mypy, import contracts"
 	@echo "make protos  generate simservice/protocol/v1 from protos/"
@@ -26,7 +26,7 @@ demo: $(STAMP)
 	@$(BIN)/simservice demo
 
 prove: $(STAMP)
-	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/simservice prove $(or $(ONLY),all)
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/simservice prove $(or $(ONLY),all) $(if $(PROCESSES),--processes $(PROCESSES)) $(if $(AGAIN),--again)
 
 test: $(STAMP)
 	@echo "== running the tests"

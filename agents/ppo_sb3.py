@@ -1,6 +1,9 @@
 """Trains Stable-Baselines3's PPO in a served world; one message steps all of its environments.
 
 python agents/ppo_sb3.py --address 127.0.0.1:50051 --world cartpole --steps 100000
+
+Worlds of pictures (height, width, channels; 16 pixels a side or more) get two small convolutions and settings of their
+own, which were chosen on the real Catch: with `--num-envs 64 --steps 26880` it is solved on every seed that was tried.
 """
 
 import argparse
@@ -9,15 +12,47 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
 from gymnasium.vector import AutoresetMode
 from stable_baselines3 import PPO
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
+from torch import nn
+
+VECTORS: dict[str, Any] = {
+    **{"policy": "MlpPolicy", "n_steps": 64, "batch_size": 512, "n_epochs": 10, "learning_rate": 1e-3},
+    **{"gamma": 0.98, "gae_lambda": 0.9},
+}
+
+
+class Eyes(BaseFeaturesExtractor):
+    """Two small convolutions: SB3's own ask for 36 pixels a side, and are wide for what small pictures show."""
+
+    def __init__(self, observation_space: gym.Space[Any], features_dim: int = 128) -> None:
+        super().__init__(observation_space, features_dim)
+        channels = observation_space.shape[0]
+        seen = nn.Sequential(nn.Conv2d(channels, 16, 4, 4), nn.ReLU(), nn.Conv2d(16, 32, 2, 2), nn.ReLU(), nn.Flatten())
+        with torch.no_grad():
+            width = seen(torch.zeros(1, *observation_space.shape)).shape[1]
+        self.layers = nn.Sequential(seen, nn.Linear(width, features_dim), nn.ReLU())
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        """(B, channels, height, width) light of 0 to 1 -> (B, features_dim)."""
+        return self.layers(observations)
+
+
+PICTURES: dict[str, Any] = {
+    **{"policy": "CnnPolicy", "n_steps": 14, "batch_size": 224, "n_epochs": 4, "gamma": 0.95, "ent_coef": 0.01},
+    **{"learning_rate": lambda left: 1e-3 * max(left, 0.05), "policy_kwargs": {"features_extractor_class": Eyes}},
+}
 
 
 class ServedVecEnv(VecEnv):
     """A served world as SB3 wants its environments: a lane that ends is started again within the same step."""
 
-    def __init__(self, address: str, world: str, num_envs: int) -> None:
+    def __init__(self, address: str, world: str, num_envs: int, **doors: Any) -> None:
+        """`doors` are what gym.make_vec takes besides: token, tls, patience_s."""
         self.envs = gym.make_vec(
             "simservice.client:simservice/World-v0",
             num_envs=num_envs,
@@ -25,6 +60,7 @@ class ServedVecEnv(VecEnv):
             address=address,
             world=world,
             autoreset_mode=AutoresetMode.SAME_STEP,
+            **doors,
         )
         self.render_mode = None
         super().__init__(num_envs, self.envs.single_observation_space, self.envs.single_action_space)
@@ -74,6 +110,12 @@ class ServedVecEnv(VecEnv):
         return self.num_envs if indices is None else 1 if isinstance(indices, int) else len(indices)
 
 
+def learner(envs: VecEnv, seed: int, **settings: Any) -> PPO:
+    """An untrained PPO for these environments; further settings are SB3's."""
+    chosen = PICTURES if is_image_space(envs.observation_space) else VECTORS
+    return PPO(env=envs, seed=seed, device="cpu", **{**chosen, **settings})
+
+
 def main() -> None:
     """Trains, tells how it goes, and saves the model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -86,8 +128,7 @@ def main() -> None:
     args = parser.parse_args()
 
     envs = VecMonitor(ServedVecEnv(args.address, args.world, args.num_envs))
-    model = PPO("MlpPolicy", envs, n_steps=64, batch_size=512, n_epochs=10, learning_rate=1e-3, gamma=0.98,
-                gae_lambda=0.9, seed=args.seed, device="cpu", verbose=1)  # fmt: skip
+    model = learner(envs, args.seed, verbose=1)
     model.learn(args.steps)
     if args.out:
         model.save(args.out)

@@ -24,6 +24,11 @@ def steps_made(service: RayService, world: str) -> float:
     return sum(_read(service, world, "simservice_imagined_steps_total").values())
 
 
+def stored_bytes(service: RayService, world: str) -> float:
+    """What the sessions of the world occupy in the store: journals, snapshots and points."""
+    return sum(_read(service, world, "simservice_session_store_bytes", stat="sum").values())
+
+
 def busiest(service: RayService, world: str) -> int:
     """The process of the replica that holds most lanes."""
     lanes = lanes_held(service, world)
@@ -55,13 +60,15 @@ def process_of(service: RayService, program: str) -> Process:
     return max(found, key=lambda process: int(process.started))
 
 
-def _read(service: RayService, world: str, name: str) -> dict[int, float]:
-    """One metric's value by process id."""
+def _read(service: RayService, world: str, name: str, **labels: str) -> dict[int, float]:
+    """One metric's value by process id; of series with these labels alone."""
     found = {}
     for replica in service.replicas():
         if replica["world"] == world and (page := _page(replica["target"])) is not None:
             samples = [s for family in text_string_to_metric_families(page) for s in family.samples]
-            found[replica["pid"]] = sum(s.value for s in samples if s.name == name)
+            found[replica["pid"]] = sum(
+                s.value for s in samples if s.name == name and labels.items() <= s.labels.items()
+            )
     return found
 
 

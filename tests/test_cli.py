@@ -34,7 +34,7 @@ from simservice.serving.local import LocalServer
 
 VERBS = (
     *("collect", "train", "evaluate", "serve", "token", "worlds", "probe"),
-    *("monitor", "acknowledge", "report", "demo"),
+    *("monitor", "acknowledge", "report", "demo", "prove", "examine"),
 )
 
 

@@ -10,17 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from simservice import __version__
+from simservice.proving.proof import Proof, as_json
 from simservice.proving.recipe import Check
-from simservice.proving.run import Proof, as_json
 
-LICENCE = "Apache-2.0"
+LICENCES = {
+    "world": "Apache-2.0",
+    "data": "Apache-2.0: recorded by this command in the named environment, nothing of others in it",
+}
 
 SHOWN = ("real_return", "worst_episode", "world_return", "gap", "minutes", "clock_minutes", "train_s", "agent_s")
 
 
 def write_card(proof: Proof, folder: Path, pictures: Sequence[Path]) -> Path:
     """Writes card.md and card.json into the proof's folder; returns the first."""
-    (folder / "card.json").write_text(json.dumps(plain({**as_json(proof), "licence": LICENCE}), indent=2) + "\n")
+    (folder / "card.json").write_text(json.dumps(plain({**as_json(proof), "licences": LICENCES}), indent=2) + "\n")
     path = folder / "card.md"
     path.write_text("\n".join(_lines(proof, folder, pictures)) + "\n")
     return path
@@ -33,8 +36,10 @@ def _lines(proof: Proof, folder: Path, pictures: Sequence[Path]) -> list[str]:
         "",
         f"Recipe `{recipe.name}`, row {recipe.row}: family `{recipe.family}`, environment `{recipe.env_id}`"
         f"{f' {dict(recipe.env_kwargs)}' if recipe.env_kwargs else ''}, {recipe.behaviour} play.",
-        f"Licence {LICENCE}. Made by simservice {__version__}: `simservice prove {recipe.name} --seeds "
+        f"Made by simservice {__version__}: `simservice prove {recipe.name} --seeds "
         f"{','.join(str(result.seed) for result in proof.seeds)}`, {proof.seconds / 60:.1f} minutes.",
+        "",
+        *(f"Licence of the {what}: {words}." for what, words in LICENCES.items()),
         "",
         f"Settings of the family: `{dict(recipe.overrides) or 'its defaults'}`.",
         *([f"Agent: `{recipe.agent}`."] if recipe.agent is not None else []),

@@ -29,7 +29,7 @@ from simservice.training.strip import STRIP, write_strip
 from simservice.training.windows import cut_windows, has_pictures, spread
 from simservice.types import Episode, Provenance, WorldSpec
 from simservice.worlds import checkpoint, registry
-from simservice.worlds.world import World
+from simservice.worlds.world import Phase, World
 
 _SCORED_STEPS = 25  # open loop, for early stopping
 _SCORED_WINDOWS = 64
@@ -47,6 +47,7 @@ class TrainConfig:
     warm_start: Path | None = None  # a world folder of the same family to go on from
     resume: bool = False  # go on with the unfinished training of this folder, if there is one
     patience: int = 6  # evaluations without a better one before a phase ends
+    most_updates: int | None = None  # of each phase; None: as many as the family says
     device: str = "cpu"
     precision: Precision = "float32"  # bfloat16: losses are computed in it where torch may; for large worlds on CUDA
     compiler: str = ""  # torch.compile's backend for losses, e.g. "inductor"; none: as they are written
@@ -57,6 +58,18 @@ class TrainConfig:
             raise ConfigError("patience must be 1 or more")
         if self.seed < 0:
             raise ConfigError("seed must be 0 or more")
+        if self.most_updates is not None and self.most_updates < 1:
+            raise ConfigError("most_updates must be 1 or more")
+
+    def shortened(self, phases: Sequence[Phase]) -> list[Phase]:
+        """The phases with no more updates than are allowed."""
+        most = self.most_updates
+        if most is None:
+            return list(phases)
+        return [
+            replace(phase, updates=min(phase.updates, most), evaluate_every=min(phase.evaluate_every, most))
+            for phase in phases
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +132,7 @@ def train_together(
         world=world,
         loader=Loader(training, config.seed, config.device),
         held_out=Loader(held_out, config.seed, config.device),
-        phases=world.phases(),
+        phases=config.shortened(world.phases()),
         windows=cut_windows(
             held_out, _SCORED_STEPS, _SCORED_PICTURE_WINDOWS if pictures else _SCORED_WINDOWS, world.context_frames
         ),
@@ -213,7 +226,7 @@ def _check_warm_start(older: World, spec: WorldSpec, folder: Path) -> None:
 
 def _fingerprint(dataset: Dataset, world: World, config: TrainConfig, origin: str) -> str:
     """Of all that decides the result."""
-    how = [config.seed, config.patience, config.device, config.precision, config.compiler]
+    how = [config.seed, config.patience, config.most_updates, config.device, config.precision, config.compiler]
     settings = [dataset.hash, world.family, asdict(world.config), *how, origin]
     return hashlib.sha256(json.dumps([*settings, torch.__version__], default=str).encode()).hexdigest()
 

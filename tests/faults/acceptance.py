@@ -32,6 +32,7 @@ import fuzz  # noqa: E402
 import kills  # noqa: E402
 import overhead  # noqa: E402
 import overload  # noqa: E402
+import pictures  # noqa: E402
 import schedules  # noqa: E402
 import soak  # noqa: E402
 import terminate  # noqa: E402
@@ -46,6 +47,7 @@ LINES = (
     *kills.LINES,
     *terminate.LINES,
     *training.LINES,
+    *pictures.LINES,
     *drops.LINES,
     *forks.LINES,
     *schedules.LINES,

@@ -1,4 +1,4 @@
-"""The recipes, a file a family. `all_recipes()` knows them by name."""
+"""The recipes, a file a family, one a ground of all families. `all_recipes()` knows them by name."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 from simservice.errors import ConfigError
 from simservice.proving.recipe import Recipe
-from simservice.proving.recipes import diffusion, ensemble, rssm, tokens
+from simservice.proving.recipes import diffusion, ensemble, grid_dot, rssm, tokens
 
-_FILES = (ensemble, rssm, tokens, diffusion)
+_FILES = (ensemble, rssm, tokens, diffusion, grid_dot)
 
 
 def all_recipes() -> dict[str, Recipe]:

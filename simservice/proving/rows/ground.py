@@ -33,12 +33,15 @@ class Subject:
     counter: RealStepCounter = field(default_factory=RealStepCounter)
 
     @classmethod
-    def open(cls, folder: Path, behaviour: Behaviour = "random") -> Subject:
+    def open(cls, folder: Path, behaviour: Behaviour = "random", counter: RealStepCounter | None = None) -> Subject:
         """The world and the environment that its provenance names."""
         loaded = load(folder)
         if loaded.provenance.env_id is None:
             raise InvalidInput("world", f"{folder} does not say which environment it was learned from")
-        return cls(folder, loaded.world, loaded.provenance.env_id, loaded.provenance.env_kwargs, behaviour)
+        origin = loaded.provenance
+        return cls(
+            folder, loaded.world, loaded.provenance.env_id, origin.env_kwargs, behaviour, counter or RealStepCounter()
+        )
 
     def fresh(self, steps: int, behaviour: Behaviour | None = None, **env_kwargs: Any) -> list[Episode]:
         """New real episodes."""

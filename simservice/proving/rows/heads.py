@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from simservice.training.windows import cut_windows, forecast
 from simservice.worlds.checkpoint import load
 
 STEPS = 4_000
+LIMIT_STEPS, LIMIT_UPDATES = 600, 20  # what time limits are told in, and how long the two worlds learn from it
 SPARSE = 0.5  # a reward that is one value more often than this is sparse
 
 
@@ -45,12 +47,30 @@ def reward_and_end(subject: Subject) -> list[Check]:
     return [*found, check("A7d", "ends, calibration error", ends.calibration_error, most=0.05)]
 
 
+def time_limits(subject: Subject) -> list[Check]:
+    """Two short trainings with this world's settings; see time_limits_leak()."""
+    spec = subject.world.spec
+    episodes = tuple(subject.fresh(LIMIT_STEPS))
+    dataset = Dataset(
+        episodes=episodes,
+        observation_space=spec.observation_space,
+        action_space=spec.action_space,
+        env_id=subject.env_id,
+        env_kwargs=dict(subject.env_kwargs),
+        max_episode_steps=spec.max_episode_steps,
+        hash=fingerprint(episodes),
+        real_steps=LIMIT_STEPS,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        return time_limits_leak(dataset, subject.world.family, asdict(subject.world.config), Path(folder))
+
+
 def time_limits_leak(dataset: Dataset, family: str, overrides: Mapping[str, Any], folder: Path) -> list[Check]:
-    """Trains twice: last steps told truncated, and told unfinished. The worlds must be equal, bit for bit."""
+    """Trains twice, briefly: last steps told truncated, and told unfinished. The worlds must be equal, bit for bit."""
     cut = _relabelled(dataset, True)
     worlds = []
     for name, data in (("truncated", cut), ("unfinished", _relabelled(dataset, False))):
-        train(data, family, folder / name, config=TrainConfig(overrides=overrides))
+        train(data, family, folder / name, config=TrainConfig(overrides=overrides, most_updates=LIMIT_UPDATES))
         worlds.append(load(folder / name).world.weights())
     different = sum(not worlds[0][name].equal(worlds[1][name]) for name in worlds[0])
     return [check("A7d", "tensors changed by telling time limits otherwise", float(different), most=0)]

@@ -7,6 +7,7 @@ import numpy as np
 
 from simservice.data.environments import close, make_environment, max_episode_steps
 from simservice.fidelity.pixels import is_picture
+from simservice.grounds import grid_dot
 from simservice.proving.recipe import Check
 from simservice.proving.rows.ground import Subject, auroc, check
 from simservice.training.windows import cut_windows, forecast, spread
@@ -18,6 +19,7 @@ REAL_STEPS = 4_000
 BAND = (0.01, 0.99)
 WITHIN = 0.95
 LEAD = 25  # of the dreams whose errors are to be told
+ONE_DOT = 0.98  # of GridDot's frames
 SLACK = 1e-6  # of a statistic's size: rounding is no drift
 
 
@@ -33,16 +35,20 @@ def stability(subject: Subject) -> list[Check]:
     envs = subject.lanes(LANES, limitless=True)
     envs.action_space.seed(0)
     envs.reset(seed=0)
-    within, finite = list[Array](), True
+    within, clean, finite = list[Array](), list[Array](), True
     for _ in range(STEPS):
         observation, reward, _, _, infos = envs.step(envs.action_space.sample())
         leaves = to_leaves(envs.single_observation_space, observation, "observation")
         numbers = _statistics(leaves)
         finite &= bool(np.isfinite(numbers).all() and np.isfinite(reward).all()) and "world_error" not in infos
+        if subject.env_id == "simservice/GridDot-v0":
+            clean.append(grid_dot.read(observation)["clean"])
         within.append((numbers >= low - edge) & (numbers <= high + edge))
     share = np.concatenate(within).mean(axis=0)
     own = ((real >= low) & (real <= high)).mean(axis=0)
+    dots = [check("A7", "frames with exactly one dot", float(np.mean(clean)), least=ONE_DOT)] if clean else []
     return [
+        *dots,
         check("A7", f"numbers that are none in {LANES} x {STEPS} steps", float(not finite), most=0),
         check(
             "A7",
