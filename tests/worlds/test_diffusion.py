@@ -11,6 +11,7 @@ from world_fitting import CATCH, POINT_MASS, actions, begin, drawn, episodes, fi
 from simservice.errors import ConfigError
 from simservice.types import Episode, WorldSpec
 from simservice.worlds import registry
+from simservice.worlds.history import redrawn
 from simservice.worlds.nets.denoiser import Denoiser, levels, sample
 from simservice.worlds.pictures import centred
 
@@ -60,6 +61,37 @@ def test_continuous_actions_are_of_unit_spread_for_the_network():
     scaled = world._action({"action": torch.from_numpy(acted)})
     assert torch.allclose(scaled.mean(0), torch.zeros(2), atol=1e-4)
     assert torch.allclose(scaled.std(0), torch.ones(2), atol=1e-2)
+
+
+def test_frames_of_a_context_that_are_drawn_come_last_and_each_from_those_before_it():
+    torch.manual_seed(0)
+    rows, time = 64, 6
+    frames = torch.arange(time + 1, dtype=torch.uint8).view(1, -1, 1, 1, 1).repeat(rows, 1, 3, 4, 4)
+    step = torch.arange(rows) % time
+    again = redrawn(lambda given: given.frames[:, -1] + 30, frames, torch.zeros(rows, time, 2), step, 2, 3)[
+        :, :, 0, 0, 0
+    ]
+    counts = set()
+    for row, last in zip(again.tolist(), step.tolist(), strict=True):
+        count = sum(value >= 30 for value in row)
+        counts.add(count)
+        assert count <= min(last, 3)
+        first = last - count  # the last real one
+        assert row[: first + 1] == list(range(first + 1))
+        assert row[first + 1 : last + 1] == [first + 30 * (i + 1) for i in range(count)]
+        assert row[last + 1 :] == list(range(last + 1, time + 1))
+    assert counts == {0, 1, 2, 3}
+
+
+def test_the_phase_of_own_frames_comes_last_and_judges_by_what_really_came():
+    world = untrained(own_updates=5, own_frames=2)
+    real, own = world.phases()
+    assert (real.name, own.name, own.updates) == ("frames", "own frames", 5)
+    batch = segments(episodes(CATCH), 8, own.segment_length, np.random.default_rng(0))
+    torch.manual_seed(0)
+    loss, _ = world.requires_grad_(True).loss(batch, {}, own.name)
+    loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in world.denoiser.parameters())
 
 
 # ---- sampling --------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from simservice.types import Array, Episode, WorldSpec
 from simservice.worlds.codec import Codec
-from simservice.worlds.history import History, at_step, opened
+from simservice.worlds.history import History, at_step, opened, redrawn
 from simservice.worlds.nets.denoiser import Denoiser, descend, euler, levels, sample
 from simservice.worlds.nets.outcome import Outcome
 from simservice.worlds.nets.unet import GROUP_CHANNELS
@@ -28,6 +28,7 @@ from simservice.worlds.pictures import Pictures, centred, snapped
 from simservice.worlds.recorded_starts import RecordedStarts
 from simservice.worlds.world import Batch, Call, Draw, Phase, Slot, StepOut, Tensors, World
 
+_OWN_FRAMES = "own frames"  # the phase in which it goes on from what it drew
 _HIGHEST_SIGMA = 20.0  # in training
 _START_SHARE = 0.1  # of the training, for generated starts
 _CALIBRATED_STEPS = 512
@@ -54,6 +55,9 @@ class DiffusionConfig:
     share_at_max: float = 0.5  # of the training at sigma_max itself, where every frame begins
     context_noise: float = 0.05  # at most, on the context in training
     context_level: float = 0.4  # of that, which the network is told there is on frames of its own
+    own_updates: int = 0  # after the others, on contexts whose last frames the world has drawn itself
+    own_frames: int = 3  # of a context, at most
+    own_learning_rate: float = 1e-3
     outcome_channels: int = 32
     outcome_hidden: int = 128
     memory: int = 0  # numbers the network of reward and end remembers; 0: frame, next frame and action say all
@@ -73,15 +77,16 @@ class DiffusionConfig:
         for name in ("condition", "outcome_hidden", "memory"):
             if getattr(self, name) % 16:
                 raise ValueError(f"{name} must be a multiple of 16")
-        for name in ("context", "blocks", "patch", "steps", "start_steps", "updates", "batch_size", "evaluate_every"):
+        counts = ("context", "blocks", "patch", "steps", "start_steps", "own_frames")
+        for name in (*counts, "updates", "batch_size", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more")
         if not 0 < self.sigma_min < self.sigma_max:
             raise ValueError("sigma_min must be above 0 and below sigma_max")
         if not (0 <= self.share_at_max <= 1 and 0 <= self.context_level <= 1):
             raise ValueError("share_at_max and context_level must be in [0, 1]")
-        if self.memory_steps < self.context:
-            raise ValueError("memory_steps must be context or more")
+        if self.memory_steps < self.context or self.own_updates < 0:
+            raise ValueError("memory_steps must be context or more, own_updates 0 or more")
 
 
 class Diffusion(World):
@@ -203,7 +208,7 @@ class Diffusion(World):
         """The next frame in [-1, 1], not snapped, and the calibrated doubt (B,)."""
         batch = len(noise)
         before, acted = centred(given.frames).flatten(1, 2), given.acted.flatten(1)
-        level = torch.full_like(acted[:, 0], self.config.context_level)
+        level = self._told(given)
         both = [torch.cat([part, part]) for part in (before, acted, level)]
         sigma = self.schedule[0]
         noisy = noise * sigma
@@ -239,31 +244,43 @@ class Diffusion(World):
 
     def phases(self) -> Sequence[Phase]:
         config = self.config
-        return (
-            Phase(
-                name="frames",
-                updates=config.updates,
-                batch_size=config.batch_size,
-                segment_length=config.memory_steps if config.memory else 2 * config.context,
-                learning_rate=config.learning_rate,
-                weight_decay=config.weight_decay,
-                evaluate_every=config.evaluate_every,
-                warm_up=50,
-                max_gradient_norm=1.0,
-            ),
+        real = Phase(
+            name="frames",
+            updates=config.updates,
+            batch_size=config.batch_size,
+            segment_length=config.memory_steps if config.memory else 2 * config.context,
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+            evaluate_every=config.evaluate_every,
+            warm_up=50,
+            max_gradient_norm=1.0,
         )
+        own = replace(
+            real,
+            name=_OWN_FRAMES,
+            updates=config.own_updates,
+            segment_length=max(real.segment_length, config.context + config.own_frames),
+            learning_rate=config.own_learning_rate,
+        )
+        return (real, own) if config.own_updates else (real,)
 
     def loss(self, batch: Batch, draws: Tensors, phase: str) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted error of the frame without its noise, the surprise at the end, and the error of the reward.
 
-        One step of every segment is drawn, so contexts that are still filling up are seen as often as in serving.
+        One step of every segment is drawn, so contexts that are still filling up are seen as often as in serving. In
+        the phase of own frames the world goes on from what it has drawn itself, and is judged by what really came.
         """
         frames = self.pictures.bytes_of(batch.observation[self.pictures.path])  # (B, T + 1, channels, ...)
         acted = self._acted_over_time(batch.action)
         rows = torch.arange(len(frames), device=frames.device)
         step = (torch.rand(len(frames), device=frames.device) * batch.valid.sum(1)).long()
-        missed = self._frame_miss(self._given(frames, acted, step), centred(frames[rows, step + 1]))
-        end, reward = self._outcome_miss(batch, frames, acted, step)
+        own, seen = phase == _OWN_FRAMES, frames
+        if own:
+            seen = redrawn(self._drawn, frames, acted, step, self.config.context, self.config.own_frames)
+        given = self._given(seen, acted, step)
+        before, level = (centred(given.frames), self._told(given)) if own else self._noised(given)
+        missed = self._frame_miss(before, given.acted, level, centred(frames[rows, step + 1]))
+        end, reward = self.outcome.segment_miss(frames, acted, batch, step)
         parts = {"frame": missed.mean(), "termination": end, "reward": reward}
         return torch.stack(list(parts.values())).sum(), {name: part.detach() for name, part in parts.items()}
 
@@ -275,16 +292,31 @@ class Diffusion(World):
     def _given(self, frames: Tensor, acted: Tensor, step: Tensor) -> History:
         return at_step(frames, acted, step, self.config.context)
 
-    def _frame_miss(self, given: History, clean: Tensor) -> Tensor:
-        """(B,) the denoiser's loss at random levels of noise, on a context that has some noise itself."""
+    @torch.no_grad()
+    def _drawn(self, given: History) -> Tensor:
+        """(B, channels, height, width) uint8: the next frames, out of torch's own noise."""
+        before, acted, level = centred(given.frames).flatten(1, 2), given.acted.flatten(1), self._told(given)
+        noise = torch.randn(len(level), *self.pictures.shape, device=level.device)
+        return snapped(sample(self.denoiser, noise, self.schedule, before, acted, level))
+
+    def _told(self, given: History) -> Tensor:
+        """(B,) the level of noise that the network is told of contexts as they are in serving."""
+        return torch.full_like(given.acted[:, 0, 0], self.config.context_level)
+
+    def _noised(self, given: History) -> tuple[Tensor, Tensor]:
+        """The frames of the context with some noise on them, and how much (B,) of the most there is."""
+        before = centred(given.frames)
+        level = torch.rand(len(before), device=before.device)
+        noise = torch.randn_like(before) * (level * self.config.context_noise)[:, None, None, None, None]
+        return before + noise, level
+
+    def _frame_miss(self, before: Tensor, acted: Tensor, level: Tensor, clean: Tensor) -> Tensor:
+        """(B,) the denoiser's loss at random levels of noise, given the context and its level."""
         config, batch = self.config, len(clean)
         sigma = torch.exp(config.noise_mean + config.noise_deviation * torch.randn(batch, device=clean.device))
         sigma = sigma.clamp(config.sigma_min, _HIGHEST_SIGMA)
         at_max = torch.rand(batch, device=clean.device) < config.share_at_max
         sigma = torch.where(at_max, config.sigma_max, sigma)
-        level = torch.rand(batch, device=clean.device)
-        before, acted = centred(given.frames), given.acted
-        before = before + torch.randn_like(before) * (level * config.context_noise)[:, None, None, None, None]
         if config.starts == "generated":  # some frames are those of an episode's start, drawn from nothing
             some = torch.rand(batch, device=clean.device) < _START_SHARE
             start = self.start_frames({"start": torch.rand(batch, device=clean.device)})[self.pictures.path]
@@ -294,30 +326,11 @@ class Diffusion(World):
         missed, _ = self.denoiser.miss(clean, sigma, before.flatten(1, 2), acted.flatten(1), level)
         return missed
 
-    def _outcome_miss(self, batch: Batch, frames: Tensor, acted: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
-        """Termination's and reward's loss: of the drawn step alone, or with a memory of all from the first one on."""
-        if not self.config.memory:
-            rows = torch.arange(len(step), device=step.device)
-            before, after = centred(frames[rows, step]), centred(frames[rows, step + 1])
-            answer, _ = self.outcome(before, after, acted[rows, step], acted[:, 0, :0])
-            end, reward = self.outcome.miss(answer, batch.reward[rows, step], batch.terminated[rows, step])
-            return end.mean(), reward.mean()
-        memory, missed = frames.new_zeros(len(frames), self.config.memory, dtype=torch.float32), []
-        for time in range(acted.shape[1]):
-            before, after = centred(frames[:, time]), centred(frames[:, time + 1])
-            answer, memory = self.outcome(before, after, acted[:, time], memory)
-            both = torch.stack(self.outcome.miss(answer, batch.reward[:, time], batch.terminated[:, time]))
-            missed.append(both * batch.valid[:, time])
-        end, reward = torch.stack(missed).sum((0, 2)) / batch.valid.sum()
-        return end, reward
-
     @torch.no_grad()
     def monitors(self, batch: Batch) -> dict[str, float]:
         """How much larger the frame's loss is under actions dealt out anew: near 1 the world ignores what is done."""
-        frames, acted = (
-            self.pictures.bytes_of(batch.observation[self.pictures.path]),
-            self._acted_over_time(batch.action),
-        )
+        frames = self.pictures.bytes_of(batch.observation[self.pictures.path])
+        acted = self._acted_over_time(batch.action)
         rows, step = torch.arange(len(frames), device=frames.device), batch.valid.sum(1) - 1
         given, clean = self._given(frames, acted, step), centred(frames[rows, step + 1])
         dealt = given.acted.clone()
@@ -326,7 +339,8 @@ class Diffusion(World):
         for condition in (given, History(given.frames, dealt)):  # the same noise for both
             with torch.random.fork_rng(devices=[] if frames.device.type == "cpu" else [frames.device]):
                 torch.manual_seed(0)
-                losses.append(float(self._frame_miss(condition, clean).mean()))
+                before, level = self._noised(condition)
+                losses.append(float(self._frame_miss(before, condition.acted, level, clean).mean()))
         return {"action_shuffle_ratio": losses[1] / max(losses[0], 1e-12)}
 
     @torch.no_grad()

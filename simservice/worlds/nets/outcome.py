@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simservice.types import Episode
+from simservice.worlds.pictures import centred
+from simservice.worlds.world import Batch
 
 CLASSES = 16
 """Reward values that can be told apart; a reward that takes more is predicted as a number."""
@@ -147,6 +149,26 @@ class Outcome(nn.Module):
             return surprise, F.cross_entropy(logits, value, reduction="none")
         number = torch.where(ended, answer.number[:, 1], answer.number[:, 0])
         return surprise, (number - (reward - self.mean) / self.scale).square()
+
+    def segment_miss(self, frames: Tensor, acted: Tensor, batch: Batch, step: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean of both: of the given step (B,) of segments, or with a memory of all steps from the first one on.
+
+        Frames are (B, T + 1, channels, height, width) uint8, actions (B, T, actions).
+        """
+        if self.remember is None:
+            rows = torch.arange(len(step), device=step.device)
+            before, after = centred(frames[rows, step]), centred(frames[rows, step + 1])
+            answer, _ = self(before, after, acted[rows, step], acted[:, 0, :0])
+            end, reward = self.miss(answer, batch.reward[rows, step], batch.terminated[rows, step])
+            return end.mean(), reward.mean()
+        memory, missed = acted.new_zeros(len(frames), self.memory), []
+        for time in range(acted.shape[1]):
+            before, after = centred(frames[:, time]), centred(frames[:, time + 1])
+            answer, memory = self(before, after, acted[:, time], memory)
+            both = torch.stack(self.miss(answer, batch.reward[:, time], batch.terminated[:, time]))
+            missed.append(both * batch.valid[:, time])
+        end, reward = torch.stack(missed).sum((0, 2)) / batch.valid.sum()
+        return end, reward
 
     def fit_shift(self, end: Tensor, ended: Tensor) -> None:
         """The share of log(weight) that undoes the weight best on held-out logits (N,) of ends (N,) bool.
