@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simservice.types import Episode
+from simservice.worlds.nets.unet import folded
 from simservice.worlds.pictures import centred
 from simservice.worlds.world import Batch
 
@@ -71,7 +72,7 @@ class Outcome(nn.Module):
         while not layers or max(places) > 4:  # halve until few places are left
             layers += [nn.Conv2d(fan_in, channels, 3, stride=2, padding=1), nn.SiLU()]
             fan_in, places = channels, (-(-places[0] // 2), -(-places[1] // 2))
-        self.see = nn.Sequential(*layers)
+        self.see = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.merge = nn.Linear(channels * places[0] * places[1] + actions, hidden)
         self.remember = nn.GRUCell(hidden, memory) if memory else None
         self.think = nn.Linear(hidden + memory, hidden)
@@ -92,7 +93,7 @@ class Outcome(nn.Module):
         height, width = pair.shape[-2:]
         if height % self.patch or width % self.patch:
             pair = F.pad(pair, (0, -width % self.patch, 0, -height % self.patch), mode="replicate")
-        seen = self.see(F.pixel_unshuffle(pair, self.patch)).flatten(1)
+        seen = self.see(folded(pair, self.patch)).flatten(1)
         hidden = F.silu(self.merge(torch.cat([seen, action], dim=-1)))
         if self.remember is not None:
             memory = self.remember(hidden, memory)
