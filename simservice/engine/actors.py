@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
-import torch
 from gymnasium import spaces
 
 from simservice.engine.control import Control
+from simservice.engine.luck import LuckAhead
 from simservice.engine.pages import Pages
 from simservice.engine.policies import RolloutPolicy
 from simservice.engine.sampling import ActionDistribution, SamplingParameters, sample
-from simservice.types import Array, Leaves, PolicyUse, WorldSpec
-from simservice.worlds.noise import lane_draws
+from simservice.types import Leaves, PolicyUse, WorldSpec
 
 
 class Actor(Protocol):
@@ -49,27 +47,25 @@ class Pilot:
 
     looks = True
 
-    def __init__(self, policy: RolloutPolicy, use: PolicyUse, spec: WorldSpec) -> None:
+    def __init__(self, policy: RolloutPolicy, use: PolicyUse, spec: WorldSpec, steps: int) -> None:
         self._policy = policy
         self._distribution = ActionDistribution(policy.distribution, spec.action_space)
         self._parameters = SamplingParameters(explore=not use.greedy, epsilon=use.epsilon, rescale=not use.clip_only)
         self.fits = not _counts_from_zero(spec.action_space)
         self._draws = {} if use.greedy else self._distribution.draws
+        self._steps = steps  # that it will act for
+        self._luck: LuckAhead | None = None
         self.lane_bytes = 4 + sum(_bytes(output.shape, output.dtype.itemsize) for output in policy.outputs)
 
     def act(self, number: int, observation: Leaves, control: Control, pages: Pages) -> Leaves:
         """One action a lane."""
+        if self._luck is None:
+            self._luck = LuckAhead(control, self._draws, "explore", self._steps)
         outputs = self._policy(observation)
-        sampled = sample(self._distribution, outputs, self._luck(control, pages.lanes), self._parameters)
+        sampled = sample(self._distribution, outputs, self._luck.take(slice(0, pages.lanes)), self._parameters)
         action = {self._distribution.leaf.path: sampled.action}
         pages.act(action, sampled.raw, sampled.log_probability, outputs)
         return action
-
-    def _luck(self, control: Control, lanes: int) -> Mapping[str, Array]:
-        if not self._draws:
-            return {}
-        seed, counter = torch.from_numpy(control.seed[:lanes]), torch.from_numpy(control.counter[:lanes])
-        return {name: draw.numpy() for name, draw in lane_draws(self._draws, seed, counter, "explore").items()}
 
 
 def _counts_from_zero(space: gym.Space[Any]) -> bool:

@@ -72,7 +72,7 @@ class Imagination:
                 raise problem
             actor = Script(command.actions)
         elif command.policy is not None and policy is not None:
-            actor = Pilot(policy, command.policy, spec)
+            actor = Pilot(policy, command.policy, spec, command.steps)
         else:
             raise InvalidInput("driver", "a rollout has actions, or a policy")
         step_bytes = count * (STEP_BYTES + actor.lane_bytes + self._lane_bytes(command))

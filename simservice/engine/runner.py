@@ -14,6 +14,7 @@ from simservice.engine.arena import Arena
 from simservice.engine.batching import Span, all_true, any_true, cut, pad, piece
 from simservice.engine.control import Control
 from simservice.engine.graphs import GraphedCall
+from simservice.engine.luck import LuckAhead
 from simservice.engine.stats import EngineStats
 from simservice.types import Array, Leaves, leaves_of
 from simservice.worlds.noise import lane_draws
@@ -56,6 +57,7 @@ class Runner:
     ) -> None:
         self._graphs: dict[tuple[Call, int], GraphedCall] = {}
         self.emits = emits
+        self.ahead: LuckAhead | None = None  # of steps, where somebody knows how many will follow
         self.between: Callable[[], None] | None = None  # called between two calls of the world for one step
         self.world = world
         self.arena = arena
@@ -211,6 +213,8 @@ class Runner:
         wanted = self.world.draws[call]
         if not wanted:
             return {}
+        if call == "step" and self.ahead is not None:
+            return {name: self.arena.put(array) for name, array in self.ahead.take(padded).items()}
         # Copies: a slice of a column is a view, and the columns are written while the draws are in use.
         seed = self.arena.put(np.array(self.control.seed[padded]))
         counter = self.arena.put(np.array(self.control.counter[padded]))
