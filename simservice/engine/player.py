@@ -26,7 +26,7 @@ from simservice.sessions.lanes import Step
 from simservice.types import Array, Imagine
 from simservice.worlds.world import World
 
-PART_BYTES = 2**20  # of a part, about: well below what gRPC takes without being asked
+PART_BYTES = 2**18  # of a part, about: small enough that one is on its way while the next is played
 PART_S = 0.5  # after so long a part is handed out, full or not
 
 

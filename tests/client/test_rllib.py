@@ -1,5 +1,7 @@
 """RLlib learns in a served world, repeats itself for a seed, and hands over the policy it acts by."""
 
+import time
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from gymnasium import spaces
 from ray.rllib.algorithms.dqn import DQNConfig
 from ray.rllib.algorithms.sac import SACConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
 from simservice.client.policy import load_policy
 from simservice.client.rllib import (
@@ -64,6 +67,25 @@ def test_the_same_seed_trains_the_same_policy(address, connected, rollouts):
     for (weight, bias), (again, bias_again) in zip(first.policy.layers, second.policy.layers, strict=True):
         np.testing.assert_array_equal(weight, again)
         np.testing.assert_array_equal(bias, bias_again)
+
+
+def test_progress_tells_the_seconds_of_sampling_as_they_were(address, connected, monkeypatch):
+    measured, made = [], []
+    plain = SingleAgentEnvRunner.sample
+
+    def sample(*words, **more):
+        began = time.perf_counter()
+        time.sleep(0.3 if len(measured) == 1 else 0.0)  # one that is long moves a mean, and not by its length
+        found = plain(*words, **more)
+        measured.append(time.perf_counter() - began)
+        return found
+
+    monkeypatch.setattr(SingleAgentEnvRunner, "sample", sample)
+    train_ppo(served_config(address, "cartpole", SHORT), SHORT, progress=made.append)
+    assert len(made) == len(measured) == 4
+    for count, one in enumerate(made, 1):
+        assert sum(measured[:count]) <= one.sampling_s < sum(measured[:count]) + 0.1 * count
+        assert one.sampling_s < one.elapsed_s
 
 
 def test_training_goes_on_from_where_it_was(address, connected):

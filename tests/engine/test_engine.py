@@ -36,6 +36,12 @@ def where_ticks_run(request, monkeypatch):
 DEVICE = "cpu"
 
 
+def skip_where_worlds_are_graphs():
+    """What a world does in Python is not done again by its graph, and one that asks for values has none."""
+    if DEVICE == "cuda":
+        pytest.skip("a graph runs no Python")
+
+
 def run(scenario, *, spec=None, config=NOISY, capacity=256, world=None, **arguments):
     """Runs a coroutine function with a started engine."""
 
@@ -125,6 +131,7 @@ def test_a_seed_for_one_lane_leaves_the_luck_of_the_others():
 
 
 def test_all_that_arrived_while_a_tick_ran_joins_the_next():
+    skip_where_worlds_are_graphs()
     entered, go_on = threading.Event(), threading.Event()
 
     class Slow(Toy):
@@ -158,6 +165,7 @@ def test_all_that_arrived_while_a_tick_ran_joins_the_next():
 
 
 def test_work_that_nobody_waits_for_is_dropped_if_it_has_not_begun_and_done_if_it_has():
+    skip_where_worlds_are_graphs()
     entered, go_on = threading.Event(), threading.Event()
 
     class Slow(Toy):
@@ -339,6 +347,8 @@ class Failing(Toy):
 
 
 def test_a_world_that_raises_fails_the_tick_and_not_the_thread(caplog):
+    skip_where_worlds_are_graphs()
+
     async def scenario(engine):
         lanes = lanes_of(engine, 2)
         await engine.reset(lanes, Reset())
@@ -394,9 +404,9 @@ def test_sizes_that_round_differently_are_not_mixed():
     assert run(sizes, config=NOISY, capacity=40) == (16, 64)
 
 
-def test_sizes_larger_than_one_that_takes_long_are_neither_tried_nor_used(monkeypatch):
+def test_sizes_larger_than_one_that_takes_long_are_neither_tried_nor_used_on_the_cpu(monkeypatch):
     monkeypatch.setattr("simservice.engine.rounding.PATIENCE_S", 0.0)
-    assert run(sizes, capacity=1024) == (16,)
+    assert run(sizes, capacity=1024) == ((16, 64, 256, 1024) if DEVICE == "cuda" else (16,))
 
 
 async def sizes(engine):

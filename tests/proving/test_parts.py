@@ -61,7 +61,10 @@ def made(monkeypatch):
 def test_what_is_the_same_is_not_made_twice(proven, made):
     found, out = proven
     assert prove(SMALL, config(out)).seeds == found.seeds
-    assert prove(replace(SMALL, bars=(Bar(figure="size", least=9e9),), title="Asked otherwise"), config(out)).seeds == found.seeds
+    assert (
+        prove(replace(SMALL, bars=(Bar(figure="size", least=9e9),), title="Asked otherwise"), config(out)).seeds
+        == found.seeds
+    )
     assert made == []
 
 

@@ -34,6 +34,7 @@ with warnings.catch_warnings():
     from ray.rllib.algorithms.algorithm import Algorithm
     from ray.rllib.algorithms.ppo import PPOConfig
     from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+    from ray.rllib.utils.metrics import ENV_RUNNER_SAMPLING_TIMER, TIMERS
 
 SERVED_ENV_ID = f"simservice.client:{ENV_ID}"  # Gymnasium imports what stands before the colon, in every EnvRunner
 REMOVE_PATIENCE_S = 10.0
@@ -190,18 +191,19 @@ def train_ppo(
     with _algorithm(config) as algorithm:
         if start is not None:
             set_state(algorithm, start)
-        began, sampling = time.monotonic(), 0.0
+        # Made before RLlib makes it, which would keep a moving mean.
+        algorithm.metrics.log_value((TIMERS, ENV_RUNNER_SAMPLING_TIMER), 0.0, reduce="lifetime_sum")
+        began = time.monotonic()
         last = Progress(0, settings.total_steps, float("nan"), 0.0, 0.0)
         for _ in range(rounds):
             result = algorithm.train()
-            sampling += _latest(result["timers"], "env_runner_sampling_timer")
             runners = result["env_runners"]
             last = Progress(
                 steps=int(runners["num_env_steps_sampled_lifetime"]),
                 total_steps=settings.total_steps,
                 return_mean=_known(runners.get("episode_return_mean"), last.return_mean),
                 elapsed_s=time.monotonic() - began,
-                sampling_s=sampling,
+                sampling_s=float(result[TIMERS][ENV_RUNNER_SAMPLING_TIMER]),
             )
             if progress is not None:
                 progress(last)
@@ -303,8 +305,3 @@ def _action_space(environment: str, arguments: Mapping[str, Any]) -> gym.Space[A
 def _known(value: float | None, before: float) -> float:
     """RLlib forgets the return while no episode ends, as with a policy whose episodes are long."""
     return before if value is None or np.isnan(value) else float(value)
-
-
-def _latest(timers: Mapping[str, Any], name: str) -> float:
-    value = timers.get(name)
-    return float(value) if isinstance(value, int | float) else 0.0
