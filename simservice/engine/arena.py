@@ -97,6 +97,12 @@ class Arena:
         index = self._index(where)
         return {name: row.index_select(0, index) for name, row in self.rows.items()}
 
+    def lend(self, where: Span) -> Tensors:
+        """Rows to be read before any is written: neighbours on the host as they lie, all others copied."""
+        if self._views is not None and isinstance(where, slice):
+            return {name: torch.from_numpy(view[where]) for name, view in self._views.items()}
+        return self.gather(where)
+
     def scatter(self, where: Span, rows: Tensors, count: int) -> None:
         """Writes the first `count` of the given rows to as many lanes, each named once."""
         if self._views is not None:

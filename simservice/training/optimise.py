@@ -172,7 +172,7 @@ def _evaluate(run: Run, phase: Phase) -> None:
     run.world.eval()
     with torch.no_grad():
         if phase.open_loop:
-            _judge(run)
+            _judge(run, phase.keep_last)
         with _luck(run):
             segments = replace(phase, batch_size=max(_MONITORED // phase.segment_length, 16), groups=1)
             figures = run.world.monitors(run.held_out.batch(segments, 0, 0))
@@ -181,14 +181,14 @@ def _evaluate(run: Run, phase: Phase) -> None:
     run.world.train()
 
 
-def _judge(run: Run) -> None:
-    """Keeps the weights if their open-loop error is the lowest so far."""
+def _judge(run: Run, keep_last: bool) -> None:
+    """Keeps the weights if their open-loop error is the lowest so far, or if the last ones are to stay."""
     errors = open_loop_errors(run.world, run.windows, run.scale, run.copies)
     score, position = run.gang.agree(overall(errors)), run.position
     run.errors = {k: float(errors[k - 1]) for k in _LIVE_HORIZONS if k <= len(errors)}
     run.scalars.add({"open_loop": score, **{f"open_loop/{k}": error for k, error in run.errors.items()}}, run.updates)
     position.history.append([float(run.updates), score])
-    if position.best_score is None or score < position.best_score:
+    if keep_last or position.best_score is None or score < position.best_score:
         position.best_score, position.stale = score, 0
         run.best = {name: tensor.detach().clone() for name, tensor in run.world.state_dict().items()}
     else:

@@ -85,6 +85,7 @@ class Phase:
     warm_up: int = 0  # updates over which the learning rate rises to its full height
     max_gradient_norm: float | None = None  # gradients longer than this are shortened to it
     open_loop: bool = True  # False: forecasts say nothing of this stage; it runs to its end, its last weights stay
+    keep_last: bool = False  # forecasts are told, but choose no weights: the stage runs to its end, the last ones stay
 
 
 class World(nn.Module, ABC):

@@ -70,6 +70,18 @@ def test_neighbours_may_be_named_by_a_slice_and_what_was_gathered_is_a_copy(any_
     assert arena.rows["x"][:4].sum(1).tolist() == [0, 4, 4, 0]
 
 
+def test_neighbours_are_lent_as_they_lie_and_others_as_copies(arena):
+    arena.scatter(slice(1, 3), {"x": torch.ones(2, 4, dtype=torch.float64)}, 2)
+    lent, copied = arena.lend(slice(1, 3))["x"], arena.lend(np.array([2, 1]))["x"]
+    assert lent.data_ptr() == arena.rows["x"][1:3].data_ptr()
+    assert torch.equal(lent, copied)
+    copied += 7
+    assert arena.rows["x"][1:3].sum(1).tolist() == [4, 4]
+    arena._views = None  # as on a device
+    assert torch.equal(arena.lend(slice(1, 3))["x"], lent)
+    assert arena.lend(slice(1, 3))["x"].data_ptr() != lent.data_ptr()
+
+
 def test_rows_of_a_type_that_numpy_has_not_are_moved_by_torch():
     class Half(Toy):
         @property

@@ -130,6 +130,27 @@ class TwoStages(Toy):
         return (self.number - torch.randn(16)).square().mean(), {}
 
 
+class Unmoved(TwoStages):
+    """One stage whose forecasts are told, always the same, and choose nothing if the last weights are to stay."""
+
+    family = "unmoved"
+    keep_last = False
+
+    def phases(self):
+        return (replace(super().phases()[0], keep_last=self.keep_last),)
+
+
+def test_where_the_last_weights_are_to_stay_no_forecast_chooses_or_ends_early(dataset, tmp_path):
+    registry.register(Unmoved)
+    ended = train(dataset, "unmoved", tmp_path / "chosen", config=TrainConfig(patience=1))
+    Unmoved.keep_last = True
+    whole = train(dataset, "unmoved", tmp_path / "last", config=TrainConfig(patience=1))
+    assert [update for update, _ in ended.history] == [20, 40] and len({score for _, score in whole.history}) == 1
+    assert [update for update, _ in whole.history] == [20, 40, 60]
+    first, last = (checkpoint.load(tmp_path / name).world.number for name in ("chosen", "last"))
+    assert not torch.equal(first, last)
+
+
 @pytest.mark.parametrize("share", [0.2, 0.45, 0.9])
 def test_stages_whose_losses_draw_random_numbers_are_resumed_to_the_same_world(dataset, tmp_path, share):
     registry.register(TwoStages)

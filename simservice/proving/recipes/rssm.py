@@ -8,7 +8,15 @@ from simservice.proving.measures_pictures import catch_figures
 from simservice.proving.recipe import Bar, Recipe
 
 CATCH = {"depth": 16, "batch_size": 32, "segment_length": 7, "updates": 4_000}
-PIXELS = {"depth": 16, "batch_size": 32, "segment_length": 12, "updates": 4_000, "picture_weight": 10.0}
+PIXELS = {
+    "depth": 32,
+    "batch_size": 32,
+    "segment_length": 12,
+    "updates": 5_000,
+    "evaluate_every": 1_000,
+    "picture_weight": 10.0,
+    "keep_last": True,
+}
 
 RECIPES = (
     Recipe(
@@ -72,7 +80,7 @@ RECIPES = (
         behaviour="mixed",
         real_steps=8_000,
         family="rssm",
-        overrides=PIXELS,
+        overrides=PIXELS | {"updates": 2_000},
         measure=both_figures,
         bars=(
             Bar(figure="angle_correlation_10", least=0.9),
@@ -95,6 +103,6 @@ RECIPES = (
         env_id="simservice/FlipBall-v0",
         real_steps=3_000,
         family="rssm",
-        overrides=CATCH | {"updates": 2_000},
+        overrides=CATCH | {"updates": 2_000, "keep_last": True},
     ),
 )

@@ -64,6 +64,7 @@ class RssmConfig:
     weight_decay: float = 1e-4
     max_gradient_norm: float = 10.0
     evaluate_every: int = 500
+    keep_last: bool = False  # not the weights whose forecasts are best: where luck decides, the best forecast is a blur
     bfloat16: bool = False  # matrix products of training in bfloat16, on CUDA
 
     def __post_init__(self) -> None:
@@ -96,6 +97,7 @@ class Rssm(World):
     Config = RssmConfig
     config: RssmConfig
     action_scale: Tensor  # (actions,)
+    counted: Tensor  # (foreseen,) 1 where the next frame has something to be foretold
     doubt_scale: Tensor  # () what disagreement is multiplied by to be the expected one-step NRMSE
     scaled: Tensor  # () bool: scales are fitted; they stay when training goes on with more data
 
@@ -123,6 +125,10 @@ class Rssm(World):
         self.judges = Members(c.members, [c.deter, c.member_hidden, 2 * self.foreseen])
         codec, leaves = self.senses.codec, self.senses.leaves
         self.start_rows: Starts | RecordedStarts = RecordedStarts(leaves) if self.senses.pictures else Starts(codec)
+        # Vectors are filled up to whole lanes with what is always zero: nobody is in doubt of that.
+        counted = torch.ones(self.foreseen)
+        counted[self.senses.width : padded(self.senses.width)] = 0
+        self.register_buffer("counted", counted, persistent=False)
         self.register_buffer("action_scale", torch.ones(self.action_codec.width))
         self.register_buffer("doubt_scale", torch.ones(()))
         self.register_buffer("scaled", torch.zeros((), dtype=torch.bool))
@@ -226,7 +232,7 @@ class Rssm(World):
         """(B,) the spread of the next frame as the heads see it: what each leaves open, and how far they lie apart."""
         mean, log_variance = self._foretold(memory)
         apart = mean - mean.sum(0) * (1 / self.config.members)
-        return (apart * apart * _APART + log_variance.exp()).sum(0).sum(-1).sqrt()
+        return ((apart * apart * _APART + log_variance.exp()).sum(0) * self.counted).sum(-1).sqrt()
 
     # ---- training --------------------------------------------------------------------------------------------------
 
@@ -260,6 +266,7 @@ class Rssm(World):
                 learning_rate=c.learning_rate,
                 weight_decay=c.weight_decay,
                 evaluate_every=c.evaluate_every,
+                keep_last=c.keep_last,
                 max_gradient_norm=c.max_gradient_norm,
             ),
         )
