@@ -31,7 +31,8 @@ class Starts(nn.Module):
 
     draws: ClassVar[dict[str, Draw]] = {"start": Draw("uniform"), "start_shift": Draw("normal", (NEIGHBOURS,))}
     rows: Tensor  # (rows, width) float32
-    neighbours: Tensor  # (rows, NEIGHBOURS) int64, a row itself where there are too few
+    apart: Tensor  # (rows, NEIGHBOURS, width) float32: how far the nearest rows lie; 0 where there are too few
+    angle: Tensor  # (rows, NEIGHBOURS, width) float32: on a circle the sine of the angle between a row and a near one
     low: Tensor  # (width,) float32
     high: Tensor
     smooth: Tensor  # (width,) float32: 1 where a feature may be shifted
@@ -42,6 +43,7 @@ class Starts(nn.Module):
         super().__init__()
         self._width = codec.width
         self.register_buffer("smooth", codec.columns().float(), persistent=False)
+        self._circles = False
         for name, value in self._with_rows(torch.zeros(1, codec.width)).items():
             self.register_buffer(name, value, persistent=False)
 
@@ -60,17 +62,22 @@ class Starts(nn.Module):
         count = self.rows.shape[0]
         row = (draws["start"].double() * count).long().clamp(max=count - 1)
         base = self.rows[row]
-        nearest = self.rows[self.neighbours[row]]  # (B, NEIGHBOURS, width)
-        shift = draws["start_shift"] * _SPREAD
-        start, turn, across = base, torch.zeros_like(base), base[:, self.partner]
-        for i in range(NEIGHBOURS):  # one after another: a sum's order of addition may depend on the batch
-            near = nearest[:, i]
-            start = start + shift[:, i : i + 1] * ((near - base) * self.smooth)
-            turn = turn + shift[:, i : i + 1] * (across * near - base * near[:, self.partner])  # sine of the angle
-        start = torch.where(start > self.high, 2 * self.high - start, start)
-        start = torch.where(start < self.low, 2 * self.low - start, start)
-        start = torch.minimum(torch.maximum(start, self.low), self.high)
-        return torch.where(self.side == 0, start, self._turned(base, across, turn * self.side))
+        shift = (draws["start_shift"] * _SPREAD)[:, :, None]
+        start = self._summed(base, shift * self.apart[row])
+        low, high = self.low, self.high
+        start = torch.where(start > high, 2 * high - start, start)
+        start = torch.where(start < low, 2 * low - start, start)
+        start = torch.minimum(torch.maximum(start, low), high)
+        if not self._circles:
+            return start
+        turn = self._summed(torch.zeros_like(base), shift * self.angle[row])
+        return torch.where(self.side == 0, start, self._turned(base, base[:, self.partner], turn * self.side))
+
+    def _summed(self, first: Tensor, parts: Tensor) -> Tensor:
+        """One after another: a sum's order of addition may depend on the batch."""
+        for part in parts.unbind(1):
+            first = first + part
+        return first
 
     def _turned(self, base: Tensor, across: Tensor, turn: Tensor) -> Tensor:
         """Pairs turned on their circles by about `turn`; the other way, or not at all, where no row was seen."""
@@ -113,9 +120,12 @@ class Starts(nn.Module):
             distance[torch.arange(distance.shape[0]), torch.arange(block.start, block.stop)] = torch.inf
             neighbours[block, :near] = distance.topk(near, largest=False).indices
         partner, own = partners(rows, self.smooth), torch.arange(rows.shape[1])
+        self._circles = bool((partner != own).any())
+        base, near_rows = rows[:, None], rows[neighbours]
         return {
             "rows": rows.clone(),
-            "neighbours": neighbours,
+            "apart": (near_rows - base) * self.smooth.to(rows.device),
+            "angle": base[..., partner] * near_rows - base * near_rows[..., partner],
             "low": rows.amin(0),
             "high": rows.amax(0),
             "partner": partner,
