@@ -23,8 +23,9 @@ KNOWN_BY = {
     ),
     "safetensors": ("worlds/checkpoint.py", "engine/snapshot.py", "training/*", "client/policy.py", "proving/*"),
     "grpc": (
-        "protocol/*", "client/channel.py", "client/wire.py",
-        "serving/facade.py", "serving/local.py", "serving/registration.py", "serving/front.py", "serving/replica.py",
+        "protocol/*", "client/channel.py", "client/polling.py", "client/wire.py",
+        "serving/chunked.py", "serving/facade.py", "serving/local.py", "serving/registration.py", "serving/front.py",
+        "serving/replica.py",
     ),
     "grpc_health": ("serving/local.py", "serving/front.py"),
     "grpc_reflection": ("serving/local.py", "serving/front.py"),

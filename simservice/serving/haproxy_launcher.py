@@ -18,6 +18,8 @@ HOST_VARIABLE = "SIMSERVICE_BIND_HOST"
 PROGRAM_VARIABLE = "SIMSERVICE_HAPROXY_PROGRAM"
 TLS_VARIABLE = "SIMSERVICE_HAPROXY_TLS"
 SOCKET_VARIABLE = "SIMSERVICE_HAPROXY_SOCKET"
+STREAMS_VARIABLE = "SIMSERVICE_STREAMS_FOLDER"
+PLAY = "/simservice.protocol.v1.WorldService/Play"
 INNER_SOCKET = "front"
 
 
@@ -58,6 +60,41 @@ def hide_http(text: str, host: str) -> str:
     return re.sub(r"(frontend http_frontend\n    bind )\S+?(:\d+)\n", rf"\g<1>{host}\g<2>\n", text)
 
 
+def near_streams(text: str, folder: str) -> str:
+    """The configuration with the streams of sessions led to sockets in `folder`, named after the replicas' ports.
+
+    There they are HTTP/1.1 (see chunked.py); all other calls, and health, stay with the replicas' gRPC servers. Serve's
+    own proxy, the last resort of a world without replicas, gets streams as before.
+    """
+    head, frontend, rest = text.partition("\nfrontend grpc_frontend\n")
+    section, end, tail = rest.partition("\nbackend ")
+    backends = re.findall(r"^\s*use_backend (\S+) if is_\1$", section, flags=re.MULTILINE)
+    if not backends:
+        return text
+    near = []
+    for name in backends:
+        found = re.search(rf"^backend {re.escape(name)}\n(?:[ #].*\n)*", end + tail, flags=re.MULTILINE)
+        assert found is not None, f"HAProxy's configuration leads to {name}, which it does not have"
+        lines = [f"backend {name}-play", "    mode http", "    log global"]
+        lines += re.findall(r"^    timeout .*$", found[0], flags=re.MULTILINE)
+        for server, where, port, backup in re.findall(
+            r"^    server (\S+) (\S+):(\d+) proto h2 check.*?( backup)?$", found[0], flags=re.MULTILINE
+        ):
+            place = f"{where}:{port} proto h2" if backup else f"unix@{folder}/{port}"
+            lines.append(f"    server {server} {place} track {name}/{server}{backup}")
+        near.append("\n".join(lines) + "\n")
+        section = re.sub(
+            rf"^(\s*)use_backend {re.escape(name)} if is_{re.escape(name)}$",
+            rf"\1use_backend {name}-play if is_play is_{name}\n\g<0>",
+            section,
+            flags=re.MULTILINE,
+        )
+    first = rf"\1use_backend {backends[0]}-play if is_play\n\g<0>"
+    section = re.sub(r"^(\s*)default_backend \S+$", first, section, flags=re.MULTILINE)
+    section = re.sub(r"^(\s*)use_backend", rf"\1acl is_play path {PLAY}\n\g<0>", section, count=1, flags=re.MULTILINE)
+    return head + frontend + section + "\n" + "".join(near) + end.removeprefix("\n") + tail
+
+
 def main(arguments: list[str]) -> None:
     """Becomes HAProxy."""
     if sys.platform == "linux":
@@ -66,6 +103,8 @@ def main(arguments: list[str]) -> None:
         path = arguments[arguments.index("-f") + 1]
         with open(path, encoding="utf-8") as file:
             text = lead_strays(file.read())
+        folder = os.environ.get(STREAMS_VARIABLE)
+        text = near_streams(text, folder) if folder else text
         text = lock_front(text, os.environ.get(TLS_VARIABLE, ""), os.environ.get(SOCKET_VARIABLE, ""))
         host = os.environ.get(HOST_VARIABLE)
         with open(path, "w", encoding="utf-8") as file:

@@ -23,10 +23,10 @@ from simservice.errors import ConfigError, InternalError, PortInUse
 from simservice.serving.facade import WorldService
 from simservice.serving.formers import Formers
 from simservice.serving.registration import NAME, add_world_service
-from simservice.serving.settings import DoorSettings
+from simservice.serving.settings import MAX_MESSAGE_BYTES, DoorSettings
 from simservice.serving.tenants import Tenants
 from simservice.serving.tls import TlsFiles, read_tls
-from simservice.serving.wiring import MAX_MESSAGE_BYTES, Replica, ReplicaConfig, build_replica, open_store
+from simservice.serving.wiring import Replica, ReplicaConfig, build_replica, open_store
 from simservice.sessions.embedded import store_from_url
 from simservice.sessions.quotas import QuotaKeeper
 from simservice.sessions.redis_leases import lease_store

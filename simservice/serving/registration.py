@@ -15,8 +15,12 @@ from grpc._utilities import RpcMethodHandler
 
 from simservice.errors import InvalidInput
 from simservice.protocol.v1 import service_pb2 as pb
+from simservice.serving.chunked import Behaviour, ChunkedServer
+from simservice.serving.settings import MAX_MESSAGE_BYTES
 
 NAME = pb.DESCRIPTOR.services_by_name["WorldService"].full_name
+
+_streams: list[Behaviour] = []  # what Ray Serve has put in the place of Play, in this process
 
 
 def add_world_service(servicer: Any, server: Any) -> None:
@@ -84,7 +88,16 @@ class _Replaced(RpcMethodHandler):  # type: ignore[misc]
             async for reply in behaviour(DirectCall(context), context):
                 yield reply
 
+        _streams[:] = [play]
         return RpcMethodHandler(*self)._replace(**{**changes, "stream_stream": play})
+
+
+async def serve_streams_at(path: str) -> ChunkedServer:
+    """Takes streams from HAProxy at a socket's path, too, by the handler that Ray Serve's own server has for them."""
+    (play,) = _streams
+    server = ChunkedServer(path, f"/{NAME}/Play", play, pb.PlayRequest.FromString, MAX_MESSAGE_BYTES)
+    await server.start()
+    return server
 
 
 def refuse_unreadable(request: Message) -> None:

@@ -13,6 +13,9 @@ Device = Literal["auto", "cpu", "cuda"]
 GRPC_EXPERIMENTS = "-event_engine_listener"
 """For a server's environment before grpc is imported: its older listener wakes one thread less for each message."""
 
+MAX_MESSAGE_BYTES = 64 * 2**20
+"""Of one message, either way."""
+
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 

@@ -21,6 +21,7 @@ from simservice.serving.commands import CommandCodec
 from simservice.serving.facade import Hosted
 from simservice.serving.renderers import with_pictures
 from simservice.serving.rooms import told
+from simservice.serving.settings import MAX_MESSAGE_BYTES
 from simservice.sessions.memory_store import MemoryStore
 from simservice.sessions.quotas import QuotaKeeper
 from simservice.sessions.redis_policies import policy_store
@@ -37,8 +38,6 @@ log = logging.getLogger(__name__)
 
 MEMORY = "memory:"
 """A store URL: sessions end with the process. For trials and tests."""
-
-MAX_MESSAGE_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,382 @@
+"""gRPC's streams as HTTP/1.1 in chunks, from HAProxy to a replica on the same machine.
+
+HAProxy takes HTTP/2 from everybody and can hand a stream on as an HTTP/1.1 request whose body and answer are chunked,
+in both directions at once, a connection a stream. Frames of gRPC (a flag, four bytes of length, the message) and its
+status in the trailers stay what they are. A message is then read and answered on the replica's own event loop, where
+grpc.aio needs a second thread, a socket between the two and some hundred microseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import logging
+import zlib
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import aclosing
+from typing import Any, cast
+from urllib.parse import quote
+
+import grpc
+import grpc.aio
+
+log = logging.getLogger(__name__)
+
+Behaviour = Callable[[Any, Any], AsyncIterator[bytes]]
+"""A handler of streams as grpc.aio calls it: (requests, context) to serialised replies."""
+
+HEAD_BYTES = 2**17  # of a request; HAProxy's buffer, its own bound, is half of that
+CHUNK_BYTES = 2**24  # HAProxy's are as large as its buffer at most
+BUFFERED_BYTES = 2**22  # of an answer that its reader has not taken, before the writer waits
+WAITING = 2  # messages that have come before anybody asked for them; then nothing more is read
+JOINED_BYTES = 2**14  # below it, copying a message behind its header is cheaper than a write in parts
+
+_FRAME = 5  # the flag that tells of compression, and four bytes of length
+_OURS = ("host", "content-type", "content-length", "te", "connection", "transfer-encoding")
+_ANSWER = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ngrpc-accept-encoding: identity,deflate,gzip\r\n"
+    b"transfer-encoding: chunked\r\nconnection: close\r\n\r\n"
+)
+_WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+_PLAIN = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")  # of a status's words
+
+
+class ChunkedServer:
+    """Listens at a socket's path for one method's streams; made within the event loop that is to serve them."""
+
+    def __init__(
+        self, path: str, method: str, behaviour: Behaviour, decode: Callable[[bytes], Any], most_bytes: int
+    ) -> None:
+        self.path = path
+        self._make = lambda: _Stream(method, behaviour, decode, most_bytes)
+        self._server: asyncio.AbstractServer | None = None
+
+    async def start(self) -> None:
+        """From now on it listens. OSError: nobody can at that path."""
+        self._server = await asyncio.get_running_loop().create_unix_server(self._make, self.path)
+
+    def close(self) -> None:
+        """Takes no more streams; those under way go on."""
+        if self._server is not None:
+            self._server.close()
+
+
+class _Broken(Exception):
+    """What came is no such stream; there is nobody to tell but the other end of the socket."""
+
+
+class _Refused(Exception):
+    """The stream ends with a status of its own."""
+
+    def __init__(self, code: grpc.StatusCode, details: str) -> None:
+        super().__init__(details)
+        self.code = code
+        self.details = details
+
+
+class _Stream(asyncio.Protocol):
+    """One connection and the stream on it; handlers have it as their context, with what they use of grpc.aio's."""
+
+    def __init__(self, method: str, behaviour: Behaviour, decode: Callable[[bytes], Any], most_bytes: int) -> None:
+        self._method = method.encode()
+        self._behaviour = behaviour
+        self._decode = decode
+        self._most_bytes = most_bytes
+        self._transport: asyncio.Transport
+        self._task: asyncio.Task[None] | None = None
+        self._raw = bytearray()  # as it came, from the first chunk that is not all here
+        self._body = bytearray()  # of a message that is not all here
+        self._messages: deque[bytes] = deque()
+        self._reader: asyncio.Future[None] | None = None  # of who waits for a message
+        self._writer: asyncio.Future[None] | None = None  # of who waits for room
+        self._ended = False  # no message comes any more
+        self._held = False  # reading is put off
+        self._answered = False  # the answer has begun
+        self._window = 0  # how zlib is to read compressed messages
+        self._problem: _Refused | None = None  # of the requests; the handler hears of their end only
+        self._metadata: tuple[tuple[str, str | bytes], ...] = ()
+        self._code = grpc.StatusCode.OK
+        self._details = ""
+        self._trailing: Sequence[tuple[str, str | bytes]] = ()
+
+    # ---- what a handler calls --------------------------------------------------------------------------------------
+
+    async def read(self) -> Any:
+        """The next request, or grpc.aio.EOF."""
+        if not self._messages and not self._ended:
+            self._reader = asyncio.get_running_loop().create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+        if self._messages:
+            message = self._messages.popleft()
+            if self._held and len(self._messages) < WAITING:
+                self._held = False
+                self._transport.resume_reading()
+            return self._decode(message)
+        return grpc.aio.EOF
+
+    async def write(self, message: bytes) -> None:
+        """Sends a serialised reply; waits where its reader is far behind."""
+        size = len(message)
+        head = b"%x\r\n\0" % (size + _FRAME) + size.to_bytes(4, "big")
+        if not self._answered:
+            self._answered = True
+            head = _ANSWER + head
+        if size < JOINED_BYTES:
+            self._transport.write(b"".join((head, message, b"\r\n")))
+        else:
+            self._transport.writelines((head, message, b"\r\n"))
+        if self._writer is not None:
+            await self._writer
+
+    def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        """What the client sent along."""
+        return self._metadata
+
+    def set_code(self, code: Any) -> None:
+        """The status to end with: a grpc.StatusCode or its number."""
+        self._code = code if isinstance(code, grpc.StatusCode) else _CODES[code]
+
+    def set_details(self, details: str) -> None:
+        """Its words."""
+        self._details = details
+
+    def set_trailing_metadata(self, trailing_metadata: Sequence[tuple[str, str | bytes]]) -> None:
+        """What is sent behind the last reply."""
+        self._trailing = trailing_metadata
+
+    def code(self) -> grpc.StatusCode:
+        """The status so far."""
+        return self._code
+
+    def details(self) -> str:
+        """Its words so far."""
+        return self._details
+
+    def trailing_metadata(self) -> Sequence[tuple[str, str | bytes]]:
+        """What was set."""
+        return self._trailing
+
+    def peer(self) -> str:
+        """HAProxy, whoever stands before it."""
+        return "unix:"
+
+    def auth_context(self) -> dict[str, Any]:
+        """Nothing: certificates end at HAProxy."""
+        return {}
+
+    def peer_identities(self) -> None:
+        """None, as above."""
+        return None
+
+    def peer_identity_key(self) -> None:
+        """None, as above."""
+        return None
+
+    # ---- what the event loop calls ---------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(BUFFERED_BYTES)
+
+    def data_received(self, data: bytes) -> None:
+        if self._task is not None and not self._raw and not self._body and (message := _whole(data)) is not None:
+            self._put(message)
+            return
+        self._raw += data
+        try:
+            if self._task is not None or self._begin():
+                self._take_chunks()
+        except _Broken as problem:
+            log.warning("a stream from HAProxy cannot be read: %s", problem)
+            self._transport.abort()
+        except _Refused as problem:
+            self._problem = problem
+            self._end_of_requests()
+
+    def eof_received(self) -> None:
+        """The other side is gone: a stream's end is a chunk, never this."""
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        self._end_of_requests()
+        self.resume_writing()
+
+    def pause_writing(self) -> None:
+        self._writer = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None and not writer.done():
+            writer.set_result(None)
+
+    # ---- requests ----------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> bool:
+        """Whether the request's head is here; then its handler runs."""
+        end = self._raw.find(b"\r\n\r\n")
+        if end < 0:
+            if len(self._raw) > HEAD_BYTES:
+                raise _Broken(f"its head has more than {HEAD_BYTES} bytes")
+            return False
+        line, *lines = bytes(self._raw[:end]).split(b"\r\n")
+        del self._raw[: end + 4]
+        words = line.split(b" ")
+        if len(words) != 3 or words[2] != b"HTTP/1.1":
+            raise _Broken(f"it begins with {line[:80]!r}")
+        fields = [
+            (name.strip().lower().decode("latin-1"), value.strip().decode("latin-1"))
+            for name, _, value in (each.partition(b":") for each in lines)
+        ]
+        if ("transfer-encoding", "chunked") not in fields:
+            raise _Broken("its body does not come in chunks")
+        self._metadata = tuple(_metadata(fields))
+        said = dict(fields)
+        self._window = _WINDOWS.get(said.get("grpc-encoding", ""), 0)
+        kind = said.get("content-type", "")
+        self._task = asyncio.get_running_loop().create_task(self._serve(words[1], kind))
+        return True
+
+    def _take_chunks(self) -> None:
+        """Everything that is whole; what is not stays."""
+        raw, at = self._raw, 0
+        while (end := raw.find(b"\r\n", at)) >= 0:
+            size = _chunk_size(raw[at:end])
+            begin, after = end + 2, end + 2 + size
+            if len(raw) < after + 2:
+                break
+            if not size:  # trailers would follow, of which gRPC's requests have none
+                self._end_of_requests()
+                at = len(raw)
+                break
+            self._body += raw[begin:after]
+            at = after + 2
+        del raw[:at]
+        self._take_messages()
+
+    def _take_messages(self) -> None:
+        body, at = self._body, 0
+        while len(body) >= at + _FRAME:
+            size = int.from_bytes(body[at + 1 : at + _FRAME], "big")
+            if size > self._most_bytes:
+                raise _Refused(
+                    grpc.StatusCode.RESOURCE_EXHAUSTED,
+                    f"the request has {size} bytes, {self._most_bytes} are the most that one may have",
+                )
+            if len(body) < at + _FRAME + size:
+                break
+            packed, message = body[at], bytes(body[at + _FRAME : at + _FRAME + size])
+            at += _FRAME + size
+            self._put(self._unpacked(message) if packed else message)
+        del body[:at]
+
+    def _unpacked(self, message: bytes) -> bytes:
+        if not self._window:
+            words = "a request is compressed in a way that is not known here; gzip and deflate are"
+            raise _Refused(grpc.StatusCode.UNIMPLEMENTED, words)
+        reader = zlib.decompressobj(self._window)
+        try:
+            found = reader.decompress(message, self._most_bytes)
+        except zlib.error as error:
+            raise _Refused(grpc.StatusCode.INTERNAL, f"a compressed request cannot be read: {error}") from error
+        if not reader.eof:
+            words = f"a compressed request is cut off or has more than {self._most_bytes} bytes"
+            raise _Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, words)
+        return found
+
+    def _put(self, message: bytes) -> None:
+        self._messages.append(message)
+        if self._reader is not None:
+            if not self._reader.done():
+                self._reader.set_result(None)
+        elif len(self._messages) >= WAITING and not self._held:
+            self._held = True
+            self._transport.pause_reading()
+
+    def _end_of_requests(self) -> None:
+        self._ended = True
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    # ---- the handler -------------------------------------------------------------------------------------------------
+
+    async def _serve(self, path: bytes, kind: str) -> None:
+        """Runs the handler and says how it ended; cancelled when the client has gone."""
+        try:
+            if path != self._method:
+                raise _Refused(grpc.StatusCode.UNIMPLEMENTED, "there is no such method")
+            if not kind.startswith("application/grpc"):
+                raise _Refused(grpc.StatusCode.INTERNAL, "the request is not of gRPC's content type")
+            async with aclosing(self._behaviour(None, self)) as replies:  # type: ignore[type-var]
+                async for reply in replies:
+                    await self.write(reply)
+        except _Refused as refusal:
+            self._problem = refusal
+        except Exception as error:  # as grpc.aio has it
+            log.exception("a stream's handler failed")
+            if self._code is grpc.StatusCode.OK:
+                self._code, self._details = grpc.StatusCode.UNKNOWN, f"Unexpected {type(error)}: {error}"
+        self._finish()
+
+    def _finish(self) -> None:
+        if self._problem is not None:
+            self._code, self._details = self._problem.code, self._problem.details
+        fields = [b"grpc-status: %d" % self._code.value[0]]
+        if self._details:
+            fields.append(b"grpc-message: " + quote(self._details, safe=_PLAIN).encode())
+        fields += [name.lower().encode() + b": " + _field(value) for name, value in self._trailing]
+        answer = b"" if self._answered else _ANSWER
+        self._transport.write(answer + b"0\r\n" + b"\r\n".join(fields) + b"\r\n\r\n")
+        self._transport.close()
+
+
+_CODES: dict[Any, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def _whole(data: bytes) -> bytes | None:
+    """The message, where the bytes are one chunk that holds one plain message: what nearly all are."""
+    end = data.find(b"\r\n", 0, 12)
+    begin = end + 2 + _FRAME
+    if end < 1 or len(data) < begin + 2 or data[end + 2] or not data.endswith(b"\r\n"):
+        return None
+    size = int.from_bytes(data[begin - 4 : begin], "big")
+    if len(data) != begin + size + 2 or _chunk_size(data[:end]) != size + _FRAME:
+        return None
+    return data[begin:-2]
+
+
+def _chunk_size(digits: bytes | bytearray) -> int:
+    try:
+        size = int(digits.partition(b";")[0], 16)
+    except ValueError:
+        size = -1
+    if not 0 <= size <= CHUNK_BYTES:
+        raise _Broken(f"a chunk's size is {bytes(digits[:20])!r}")
+    return size
+
+
+def _metadata(fields: Iterable[tuple[str, str]]) -> Iterable[tuple[str, str | bytes]]:
+    """What gRPC calls metadata; binary fields that are no base64 are as good as absent."""
+    for name, value in fields:
+        if name in _OURS or (name.startswith("grpc-") and not name.endswith("-bin")):
+            continue
+        if not name.endswith("-bin"):
+            yield name, value
+            continue
+        for part in value.split(","):
+            try:
+                yield name, base64.b64decode(part.strip() + "=" * (-len(part.strip()) % 4), validate=True)
+            except binascii.Error:
+                continue
+
+
+def _field(value: str | bytes) -> bytes:
+    """Metadata as a field: text that is safe as it is, bytes (of names ending in -bin) in base64."""
+    if isinstance(value, bytes):
+        return base64.b64encode(value).rstrip(b"=")
+    return "".join(letter for letter in value if " " <= letter <= "~").encode()
