@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -41,21 +40,3 @@ def at_step(frames: Tensor, acted: Tensor, step: Tensor, context: int) -> Histor
     known = (time >= 0).float()[..., None]
     past = time.clamp(min=0)
     return History(frames[rows, past], torch.cat([acted[rows, past] * known, known], dim=-1))
-
-
-def redrawn(
-    draw: Callable[[History], Tensor], frames: Tensor, acted: Tensor, step: Tensor, context: int, most: int
-) -> Tensor:
-    """The frames of segments, of which the last ones up to that of the step (B,) are drawn: none, or up to `most`.
-
-    Each is drawn from the ones before it, so a world that is trained to go on from here learns to mend what it does
-    wrong, such as a small thing that has begun to fade. How many is drawn for every row, by torch's own luck.
-    """
-    frames, rows = frames.clone(), torch.arange(len(frames), device=frames.device)
-    count = (torch.rand(len(frames), device=frames.device) * (most + 1)).long()
-    for behind in range(most, 0, -1):
-        time = (step - behind).clamp(min=0)
-        drawn = draw(at_step(frames, acted, time, context))
-        wanted = (behind <= count) & (behind <= step)
-        frames[rows, time + 1] = torch.where(wanted[:, None, None, None], drawn, frames[rows, time + 1])
-    return frames

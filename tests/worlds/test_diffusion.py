@@ -11,8 +11,8 @@ from world_fitting import CATCH, POINT_MASS, actions, begin, drawn, episodes, fi
 from simservice.errors import ConfigError
 from simservice.types import Episode, WorldSpec
 from simservice.worlds import registry
-from simservice.worlds.history import redrawn
 from simservice.worlds.nets.denoiser import Denoiser, levels, sample
+from simservice.worlds.palette import Palette
 from simservice.worlds.pictures import centred
 
 TINY = {
@@ -63,35 +63,24 @@ def test_continuous_actions_are_of_unit_spread_for_the_network():
     assert torch.allclose(scaled.std(0), torch.ones(2), atol=1e-2)
 
 
-def test_frames_of_a_context_that_are_drawn_come_last_and_each_from_those_before_it():
-    torch.manual_seed(0)
-    rows, time = 64, 6
-    frames = torch.arange(time + 1, dtype=torch.uint8).view(1, -1, 1, 1, 1).repeat(rows, 1, 3, 4, 4)
-    step = torch.arange(rows) % time
-    again = redrawn(lambda given: given.frames[:, -1] + 30, frames, torch.zeros(rows, time, 2), step, 2, 3)[
-        :, :, 0, 0, 0
-    ]
-    counts = set()
-    for row, last in zip(again.tolist(), step.tolist(), strict=True):
-        count = sum(value >= 30 for value in row)
-        counts.add(count)
-        assert count <= min(last, 3)
-        first = last - count  # the last real one
-        assert row[: first + 1] == list(range(first + 1))
-        assert row[first + 1 : last + 1] == [first + 30 * (i + 1) for i in range(count)]
-        assert row[last + 1 :] == list(range(last + 1, time + 1))
-    assert counts == {0, 1, 2, 3}
+def test_drawn_frames_have_only_the_values_of_the_data_where_those_are_few():
+    world = untrained()
+    assert [row.unique().tolist() for row in world.palette.nearest] == [[0, 255], [0, 180], [0, 255]]
+    state = begin(world, torch.arange(16))
+    state, _ = world.step(state, actions(world, 16), drawn(world, "step", torch.arange(16), 1))
+    for channel, values in enumerate([{0, 255}, {0, 180}, {0, 255}]):
+        assert set(state["frames"][:, -1, channel].unique().tolist()) <= values
 
 
-def test_the_phase_of_own_frames_comes_last_and_judges_by_what_really_came():
-    world = untrained(own_updates=5, own_frames=2)
-    real, own = world.phases()
-    assert (real.name, own.name, own.updates) == ("frames", "own frames", 5)
-    batch = segments(episodes(CATCH), 8, own.segment_length, np.random.default_rng(0))
-    torch.manual_seed(0)
-    loss, _ = world.requires_grad_(True).loss(batch, {}, own.name)
-    loss.backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in world.denoiser.parameters())
+def test_a_channel_of_many_values_is_left_as_it_is_and_others_go_to_the_nearest():
+    palette = Palette(2)
+    frames = torch.stack([torch.arange(256).view(16, 16), torch.arange(256).view(16, 16) // 100 * 90])
+    assert torch.equal(palette(frames[None].byte()), frames[None].byte())
+    palette.fit([frames[None].byte()])
+    again = palette(frames[:1].repeat(2, 1, 1)[None].byte())[0]
+    assert torch.equal(again[0], frames[0].byte())
+    assert again[1].unique().tolist() == [0, 90, 180]
+    assert again[1].flatten()[[0, 44, 46, 134, 136, 255]].tolist() == [0, 0, 90, 90, 180, 180]
 
 
 # ---- sampling --------------------------------------------------------------------------------------------------------
@@ -132,6 +121,25 @@ def test_without_noise_the_estimate_is_the_frame_itself():
     assert torch.allclose(estimate, frame, atol=1e-2)
 
 
+def test_the_error_a_denoiser_expects_is_learned_from_its_own():
+    """Estimates of pictures that are half noise: it comes to expect more there, and the estimate learns nothing."""
+    torch.manual_seed(0)
+    shape, ones = (1, 16, 16), torch.ones(32)
+    denoiser = Denoiser(
+        *(shape, 1, 4), channels=[16], blocks=1, patch=2, attention=False, condition=16, offset_noise=0.0
+    )
+    judge = torch.optim.Adam(denoiser.parameters(), lr=1e-2)
+    unknown = torch.randn(32, *shape) * (torch.arange(16) >= 8)
+    for _ in range(60):
+        _, misjudged = denoiser.miss(unknown, ones * 5, unknown * 0, torch.zeros(32, 4), ones)
+        judge.zero_grad()
+        misjudged.mean().backward()
+        assert (denoiser.net.leave.weight.grad[:4] == 0).all()  # those of the picture
+        judge.step()
+    _, expected, _, _ = denoiser.raw(unknown, ones * 5, unknown * 0, torch.zeros(32, 4), ones)
+    assert expected[..., 2:].mean() > expected[..., :2].mean() + 1
+
+
 @pytest.mark.parametrize("shape", [(21, 30), (10, 11, 3), (3, 17, 12)])
 def test_frames_of_any_size_are_drawn(shape):
     space = spaces.Box(0, 255, shape, np.uint8)
@@ -153,7 +161,7 @@ def test_generated_starts_come_from_their_noise_and_are_trained():
     assert same(starts, begin(world, torch.arange(16)))
     batch = segments(episodes(CATCH), 8, 4, np.random.default_rng(0))
     loss, parts = world.requires_grad_(True).loss(batch, {}, "frames")
-    assert loss.isfinite() and parts.keys() == {"frame", "termination", "reward"}
+    assert loss.isfinite() and parts.keys() == {"frame", "doubt", "termination", "reward"}
 
 
 # ---- outcomes --------------------------------------------------------------------------------------------------------

@@ -70,9 +70,8 @@ def wrong_dreams(subject: Subject) -> list[Check]:
     error = np.sqrt((((guess - windows.truth) / spread(episodes))[:, 1:] ** 2).mean(-1)).mean(1)[whole]
     unsure = rollout.uncertainty.mean(axis=1)[whole]
     wrong = error > 2 * np.median(error)
-    return [
-        check("A7", f"detector of wrong dreams, AUROC (base rate {wrong.mean():.2f})", auroc(unsure, wrong), least=0.8)
-    ]
+    what, least = f"detector of wrong dreams, AUROC (base rate {wrong.mean():.2f})", 0.8 if wrong.any() else None
+    return [check("A7", what, auroc(unsure, wrong), least=least)]  # where none is wrong there is none to tell
 
 
 def _limited(subject: Subject) -> bool:

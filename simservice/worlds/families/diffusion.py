@@ -4,7 +4,8 @@ A lane keeps its last frames as bytes and what was done between them. A step dra
 snaps it to bytes, and asks a second network, which sees the frame, the next one and the action, for reward and end;
 both are sampled. What the agent sees is exactly what the world goes on from.
 
-Where the first estimates out of two opposite noises differ, the network does not know: that is the uncertainty.
+The network also says how far off each patch of its estimate is, learned from its errors: that is the uncertainty.
+Where a channel takes few values in the data, as in drawn pictures, frames are snapped to those: they do not fade.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ from torch.nn import functional as F
 
 from simservice.types import Array, Episode, WorldSpec
 from simservice.worlds.codec import Codec
-from simservice.worlds.history import History, at_step, opened, redrawn
+from simservice.worlds.history import History, at_step, opened
 from simservice.worlds.nets.denoiser import Denoiser, descend, euler, levels, sample
 from simservice.worlds.nets.outcome import Outcome
 from simservice.worlds.nets.unet import GROUP_CHANNELS
+from simservice.worlds.palette import Palette
 from simservice.worlds.pictures import Pictures, centred, snapped
 from simservice.worlds.recorded_starts import RecordedStarts
 from simservice.worlds.world import Batch, Call, Draw, Phase, Slot, StepOut, Tensors, World
 
-_OWN_FRAMES = "own frames"  # the phase in which it goes on from what it drew
 _HIGHEST_SIGMA = 20.0  # in training
 _START_SHARE = 0.1  # of the training, for generated starts
 _CALIBRATED_STEPS = 512
@@ -55,9 +56,6 @@ class DiffusionConfig:
     share_at_max: float = 0.5  # of the training at sigma_max itself, where every frame begins
     context_noise: float = 0.05  # at most, on the context in training
     context_level: float = 0.4  # of that, which the network is told there is on frames of its own
-    own_updates: int = 0  # after the others, on contexts whose last frames the world has drawn itself
-    own_frames: int = 3  # of a context, at most
-    own_learning_rate: float = 1e-3
     outcome_channels: int = 32
     outcome_hidden: int = 128
     memory: int = 0  # numbers the network of reward and end remembers; 0: frame, next frame and action say all
@@ -77,16 +75,15 @@ class DiffusionConfig:
         for name in ("condition", "outcome_hidden", "memory"):
             if getattr(self, name) % 16:
                 raise ValueError(f"{name} must be a multiple of 16")
-        counts = ("context", "blocks", "patch", "steps", "start_steps", "own_frames")
-        for name in (*counts, "updates", "batch_size", "evaluate_every"):
+        for name in ("context", "blocks", "patch", "steps", "start_steps", "updates", "batch_size", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more")
         if not 0 < self.sigma_min < self.sigma_max:
             raise ValueError("sigma_min must be above 0 and below sigma_max")
         if not (0 <= self.share_at_max <= 1 and 0 <= self.context_level <= 1):
             raise ValueError("share_at_max and context_level must be in [0, 1]")
-        if self.memory_steps < self.context or self.own_updates < 0:
-            raise ValueError("memory_steps must be context or more, own_updates 0 or more")
+        if self.memory_steps < self.context:
+            raise ValueError("memory_steps must be context or more")
 
 
 class Diffusion(World):
@@ -98,7 +95,7 @@ class Diffusion(World):
     action_mean: Tensor
     action_scale: Tensor
     picture_scale: Tensor  # () spread of the pooled frames in the data, in [-1, 1]
-    doubt_scale: Tensor  # () from the difference of two estimates to the expected one-step NRMSE
+    doubt_scale: Tensor  # () from the error that the network expects of its estimate to the one-step NRMSE
 
     def __init__(self, spec: WorldSpec, config: DiffusionConfig | None = None) -> None:
         capabilities = frozenset({"reward", "termination", "uncertainty", "context"})
@@ -106,6 +103,7 @@ class Diffusion(World):
         config = self.config
         self.context_frames = config.context
         self.pictures = Pictures(spec.observation_space, "observation")
+        self.palette = Palette(self.pictures.shape[0])
         self.action_codec = Codec(spec.action_space, "action")
         self.start_frames = RecordedStarts(spec.observation_space)
         self.denoiser = Denoiser(
@@ -160,7 +158,8 @@ class Diffusion(World):
         before = noise.new_zeros(len(noise), self.config.context * colours, *noise.shape[2:])
         acted = noise.new_zeros(len(noise), self.config.context * (self.action_codec.width + 1))
         level = noise.new_zeros(len(noise))
-        return self._opened(snapped(sample(self.denoiser, noise, self.start_schedule, before, acted, level)))
+        drawn = sample(self.denoiser, noise, self.start_schedule, before, acted, level)
+        return self._opened(self.palette(snapped(drawn)))
 
     def _opened(self, frame: Tensor) -> Tensors:
         """Rows that have seen one frame and nothing else."""
@@ -188,7 +187,7 @@ class Diffusion(World):
         done = self._action(action)
         history = _history(state).done(done)
         drawn, doubt = self._draw(history, draws["noise"])
-        frame = snapped(drawn)
+        frame = self.palette(snapped(drawn))
         answer, memory = self.outcome(centred(state["frames"][:, -1]), centred(frame), done, self._memory(state))
         probability = self.outcome.end_probability(answer)
         terminated = probability > draws["termination"]
@@ -206,17 +205,14 @@ class Diffusion(World):
 
     def _draw(self, given: History, noise: Tensor) -> tuple[Tensor, Tensor]:
         """The next frame in [-1, 1], not snapped, and the calibrated doubt (B,)."""
-        batch = len(noise)
         before, acted = centred(given.frames).flatten(1, 2), given.acted.flatten(1)
-        level = self._told(given)
-        both = [torch.cat([part, part]) for part in (before, acted, level)]
+        level = torch.full_like(acted[:, 0], self.config.context_level)
         sigma = self.schedule[0]
         noisy = noise * sigma
-        estimates = self.denoiser(torch.cat([noisy, -noisy]), torch.full_like(both[2], sigma), *both)
-        one, other = estimates[:batch], estimates[batch:]
-        apart = _pooled(one - other) * self.doubt_scale
-        first = euler(noisy, one, sigma, self.schedule[1])
-        return descend(self.denoiser, first, self.schedule[1:], before, acted, level), apart
+        estimate, error = self.denoiser.judged(noisy, torch.full_like(level, sigma), before, acted, level)
+        first = euler(noisy, estimate, sigma, self.schedule[1])
+        drawn = descend(self.denoiser, first, self.schedule[1:], before, acted, level)
+        return drawn, error.sqrt() * self.doubt_scale
 
     def emit(self, state: Tensors) -> Tensors:
         return {self.pictures.path: self.pictures.frames_of(state["frames"][:, -1])}
@@ -228,8 +224,9 @@ class Diffusion(World):
     # ---- training ------------------------------------------------------------------------------------------------
 
     def prepare(self, episodes: Sequence[Episode]) -> None:
-        """Starts, scales of pixels, actions and rewards, and how much rarer terminals are than other steps."""
+        """Starts, palette, scales of pixels, actions and rewards; how much rarer terminals are than other steps."""
         self.start_frames.fit(episodes)
+        self.palette.fit(self._frames(episode.observation) for episode in episodes)
         frames = [self._frames(episode.observation)[:: max(1, len(episode) // 32)] for episode in episodes]
         pooled = F.adaptive_avg_pool2d(centred(torch.cat(frames)), _POOLED_SIDE)
         spread = pooled.var(0, unbiased=False).mean().sqrt()
@@ -244,44 +241,32 @@ class Diffusion(World):
 
     def phases(self) -> Sequence[Phase]:
         config = self.config
-        real = Phase(
-            name="frames",
-            updates=config.updates,
-            batch_size=config.batch_size,
-            segment_length=config.memory_steps if config.memory else 2 * config.context,
-            learning_rate=config.learning_rate,
-            weight_decay=config.weight_decay,
-            evaluate_every=config.evaluate_every,
-            warm_up=50,
-            max_gradient_norm=1.0,
+        return (
+            Phase(
+                name="frames",
+                updates=config.updates,
+                batch_size=config.batch_size,
+                segment_length=config.memory_steps if config.memory else 2 * config.context,
+                learning_rate=config.learning_rate,
+                weight_decay=config.weight_decay,
+                evaluate_every=config.evaluate_every,
+                warm_up=50,
+                max_gradient_norm=1.0,
+            ),
         )
-        own = replace(
-            real,
-            name=_OWN_FRAMES,
-            updates=config.own_updates,
-            segment_length=max(real.segment_length, config.context + config.own_frames),
-            learning_rate=config.own_learning_rate,
-        )
-        return (real, own) if config.own_updates else (real,)
 
     def loss(self, batch: Batch, draws: Tensors, phase: str) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted error of the frame without its noise, the surprise at the end, and the error of the reward.
 
-        One step of every segment is drawn, so contexts that are still filling up are seen as often as in serving. In
-        the phase of own frames the world goes on from what it has drawn itself, and is judged by what really came.
+        One step of every segment is drawn, so contexts that are still filling up are seen as often as in serving.
         """
         frames = self.pictures.bytes_of(batch.observation[self.pictures.path])  # (B, T + 1, channels, ...)
         acted = self._acted_over_time(batch.action)
         rows = torch.arange(len(frames), device=frames.device)
         step = (torch.rand(len(frames), device=frames.device) * batch.valid.sum(1)).long()
-        own, seen = phase == _OWN_FRAMES, frames
-        if own:
-            seen = redrawn(self._drawn, frames, acted, step, self.config.context, self.config.own_frames)
-        given = self._given(seen, acted, step)
-        before, level = (centred(given.frames), self._told(given)) if own else self._noised(given)
-        missed = self._frame_miss(before, given.acted, level, centred(frames[rows, step + 1]))
+        missed, misjudged = self._frame_miss(self._given(frames, acted, step), centred(frames[rows, step + 1]))
         end, reward = self.outcome.segment_miss(frames, acted, batch, step)
-        parts = {"frame": missed.mean(), "termination": end, "reward": reward}
+        parts = {"frame": missed.mean(), "doubt": misjudged.mean(), "termination": end, "reward": reward}
         return torch.stack(list(parts.values())).sum(), {name: part.detach() for name, part in parts.items()}
 
     def _acted_over_time(self, action: Tensors) -> Tensor:
@@ -292,39 +277,23 @@ class Diffusion(World):
     def _given(self, frames: Tensor, acted: Tensor, step: Tensor) -> History:
         return at_step(frames, acted, step, self.config.context)
 
-    @torch.no_grad()
-    def _drawn(self, given: History) -> Tensor:
-        """(B, channels, height, width) uint8: the next frames, out of torch's own noise."""
-        before, acted, level = centred(given.frames).flatten(1, 2), given.acted.flatten(1), self._told(given)
-        noise = torch.randn(len(level), *self.pictures.shape, device=level.device)
-        return snapped(sample(self.denoiser, noise, self.schedule, before, acted, level))
-
-    def _told(self, given: History) -> Tensor:
-        """(B,) the level of noise that the network is told of contexts as they are in serving."""
-        return torch.full_like(given.acted[:, 0, 0], self.config.context_level)
-
-    def _noised(self, given: History) -> tuple[Tensor, Tensor]:
-        """The frames of the context with some noise on them, and how much (B,) of the most there is."""
-        before = centred(given.frames)
-        level = torch.rand(len(before), device=before.device)
-        noise = torch.randn_like(before) * (level * self.config.context_noise)[:, None, None, None, None]
-        return before + noise, level
-
-    def _frame_miss(self, before: Tensor, acted: Tensor, level: Tensor, clean: Tensor) -> Tensor:
-        """(B,) the denoiser's loss at random levels of noise, given the context and its level."""
+    def _frame_miss(self, given: History, clean: Tensor) -> tuple[Tensor, Tensor]:
+        """(B,) the denoiser's losses at random levels of noise, on a context that has some noise itself."""
         config, batch = self.config, len(clean)
         sigma = torch.exp(config.noise_mean + config.noise_deviation * torch.randn(batch, device=clean.device))
         sigma = sigma.clamp(config.sigma_min, _HIGHEST_SIGMA)
         at_max = torch.rand(batch, device=clean.device) < config.share_at_max
         sigma = torch.where(at_max, config.sigma_max, sigma)
+        level = torch.rand(batch, device=clean.device)
+        before, acted = centred(given.frames), given.acted
+        before = before + torch.randn_like(before) * (level * config.context_noise)[:, None, None, None, None]
         if config.starts == "generated":  # some frames are those of an episode's start, drawn from nothing
             some = torch.rand(batch, device=clean.device) < _START_SHARE
             start = self.start_frames({"start": torch.rand(batch, device=clean.device)})[self.pictures.path]
             clean = torch.where(some[:, None, None, None], centred(self.pictures.bytes_of(start)), clean)
             before = torch.where(some[:, None, None, None, None], 0.0, before)
             acted, level = torch.where(some[:, None, None], 0.0, acted), torch.where(some, 0.0, level)
-        missed, _ = self.denoiser.miss(clean, sigma, before.flatten(1, 2), acted.flatten(1), level)
-        return missed
+        return self.denoiser.miss(clean, sigma, before.flatten(1, 2), acted.flatten(1), level)
 
     @torch.no_grad()
     def monitors(self, batch: Batch) -> dict[str, float]:
@@ -339,8 +308,7 @@ class Diffusion(World):
         for condition in (given, History(given.frames, dealt)):  # the same noise for both
             with torch.random.fork_rng(devices=[] if frames.device.type == "cpu" else [frames.device]):
                 torch.manual_seed(0)
-                before, level = self._noised(condition)
-                losses.append(float(self._frame_miss(before, condition.acted, level, clean).mean()))
+                losses.append(float(self._frame_miss(condition, clean)[0].mean()))
         return {"action_shuffle_ratio": losses[1] / max(losses[0], 1e-12)}
 
     @torch.no_grad()
@@ -353,6 +321,7 @@ class Diffusion(World):
             noise = torch.randn(clean.shape, generator=generator).to(clean.device)
             drawn, doubt = self._draw(given, noise)
             doubts.append(doubt)
+            # Before the palette, which may leave no error on these steps: elsewhere the world must doubt all the same.
             misses.append(_pooled(centred(snapped(drawn)) - clean) / self.picture_scale)
             memory = clean.new_zeros(len(clean), self.config.memory)
             answer, _ = self.outcome(centred(given.frames[:, -1]), clean, given.acted[:, -1, :-1], memory)

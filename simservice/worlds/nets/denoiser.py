@@ -12,12 +12,17 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from simservice.worlds.nets.unet import UNet
 
 SIGMA_DATA = 0.5
 """Spread of frames in [-1, 1], as EDM assumes it."""
 
+_BLOCK = 4  # pixels a side, over which errors are foreseen
+_COMMON_ERROR = -5.0  # logarithm of the squared error that is expected at first
+_LIKELY_ERRORS = (-12.0, 2.0)  # and of the least and the most
+_JUDGEMENT = 0.05  # of the loss: the estimate comes first
 _WAVES = 16  # of each level's embedding: a sine and a cosine of every frequency
 
 
@@ -44,9 +49,10 @@ class Denoiser(nn.Module):
         super().__init__()
         self.offset_noise = offset_noise
         colours = picture[0]
+        self.colours = colours
         self.net = UNet(
             (1 + context) * colours,
-            colours,
+            colours + 1,  # the last one: how far off the others are
             channels=channels,
             blocks=blocks,
             condition=condition,
@@ -72,30 +78,53 @@ class Denoiser(nn.Module):
         return mixed
 
     def forward(self, noisy: Tensor, sigma: Tensor, before: Tensor, acted: Tensor, level: Tensor) -> Tensor:
-        raw, skip, out = self.raw(noisy, sigma, before, acted, level)
+        raw, _, skip, out = self.raw(noisy, sigma, before, acted, level)
         return torch.addcmul(skip * noisy, out, raw)
+
+    def judged(
+        self, noisy: Tensor, sigma: Tensor, before: Tensor, acted: Tensor, level: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The estimate, and the mean squared error (B,) that the network expects of it."""
+        raw, expected, skip, out = self.raw(noisy, sigma, before, acted, level)
+        return torch.addcmul(skip * noisy, out, raw), expected.exp().flatten(1).mean(-1)
 
     def raw(
         self, noisy: Tensor, sigma: Tensor, before: Tensor, acted: Tensor, level: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The network's output of unit spread, and how much of the noisy frame and of it make the estimate."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The network's output of unit spread; the logarithm of the squared error that it expects of the estimate,
+        (B, rows, columns) of blocks; and how much of the noisy frame and of the output make the estimate.
+        """
         square = (sigma.square() + self.offset_noise**2)[:, None, None, None]
         whole = square + SIGMA_DATA**2
         inputs = torch.cat([noisy * whole.rsqrt(), before * (1 / SIGMA_DATA)], dim=1)
         result: Tensor = self.net(inputs, self.condition(sigma, acted, level))
-        return result, SIGMA_DATA**2 / whole, SIGMA_DATA * (square / whole).sqrt()
+        expected = _blocks(result[:, self.colours :]) + _COMMON_ERROR
+        return (
+            result[:, : self.colours],
+            expected.clamp(*_LIKELY_ERRORS),
+            SIGMA_DATA**2 / whole,
+            SIGMA_DATA * (square / whole).sqrt(),
+        )
 
     def miss(self, clean: Tensor, sigma: Tensor, before: Tensor, acted: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
-        """(B,) the weighted error of a frame that is given noise of the level sigma (B,), and the estimate itself.
+        """(B,) the weighted error of a frame that is given noise of the level sigma (B,), and that of its judgement.
 
-        The weight is that of unit spread in the network's output, at most 100 (EDM's lambda, bounded).
+        The weight is that of unit spread in the network's output, at most 100 (EDM's lambda, bounded). The
+        judgement is held against the logarithms of errors, from which the estimate learns nothing.
         """
         offset = self.offset_noise * torch.randn_like(clean[:, :, :1, :1])
         noisy = clean + offset + torch.randn_like(clean) * sigma[:, None, None, None]
-        raw, skip, out = self.raw(noisy, sigma, before, acted, level)
-        estimate = skip * noisy + out * raw
+        raw, expected, skip, out = self.raw(noisy, sigma, before, acted, level)
+        squares = (skip * noisy + out * raw - clean).square()
         weight = (1 / out.square()).clamp(max=100)
-        return ((estimate - clean).square() * weight).flatten(1).mean(-1), estimate
+        found = _blocks(squares.detach()) + math.exp(_LIKELY_ERRORS[0])
+        misjudged = F.smooth_l1_loss(expected, found.log(), reduction="none").flatten(1).mean(-1)
+        return (squares * weight).flatten(1).mean(-1), _JUDGEMENT * misjudged
+
+
+def _blocks(maps: Tensor) -> Tensor:
+    """(B, rows, columns) means over channels and blocks of pixels."""
+    return F.avg_pool2d(maps, _BLOCK, ceil_mode=True, count_include_pad=False).mean(1)
 
 
 def levels(steps: int, *, highest: float, lowest: float, rho: float = 7.0) -> tuple[float, ...]:
