@@ -11,6 +11,7 @@ from simservice.data.environments import make_environment
 from simservice.data.episodes import Dataset, fingerprint
 from simservice.errors import ConfigError, InvalidInput
 from simservice.proving.record import record
+from simservice.proving.rows import long_horizon
 from simservice.proving.rows.examine import examine
 from simservice.proving.rows.ground import Subject, auroc, told_apart
 from simservice.proving.rows.heads import time_limits_leak
@@ -82,6 +83,24 @@ def test_frames_that_leave_reality_are_seen(tmp_path, cartpole):
     finite, in_band = stability(Subject.open(tmp_path / "moved"))
     assert finite.met and not in_band.met
     assert all(check.met for check in stability(Subject.open(cartpole, "mixed")))
+
+
+def test_frames_that_no_code_shows_are_told_from_real_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(long_horizon, "STEPS", 30)
+    monkeypatch.setattr(long_horizon, "REAL_STEPS", 300)
+    small = {"width": 32, "heads": 2, "layers": 1, "decoder_layers": 1, "window": 1, "decoding": "parallel"}
+    schedule = {"tokenizer_updates": 100, "updates": 2, "batch": 4, "segment": 1, "evaluate_every": 2}
+    data = dataset("simservice/Catch-v0", 300)
+    train(data, "tokens", tmp_path / "codes", config=TrainConfig(overrides={**small, **schedule}))
+    subject = Subject.open(tmp_path / "codes")
+    real = torch.from_numpy(data.episodes[0].observation["observation"][1])
+    noise = torch.randint(0, 256, real.shape, dtype=torch.uint8)
+    for shown, alike in ((real, True), (noise, False)):
+        monkeypatch.setattr(
+            type(subject.world), "emit", lambda world, state, shown=shown: {"observation": shown.repeat(16, 1, 1, 1)}
+        )
+        *_, found = stability(subject)
+        assert "no code shows" in found.what and found.met == alike
 
 
 def test_time_limits_told_otherwise_change_no_weight(tmp_path):

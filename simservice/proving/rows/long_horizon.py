@@ -1,9 +1,12 @@
-"""A7: a thousand steps of random play without a number that is none, whose frames look as real ones do; and whether
-uncertainty tells which dreams have gone wrong."""
+"""A7: a thousand steps of random play without a number that is none, whose frames look as real ones do and can be put
+into codes as well; and whether uncertainty tells which dreams have gone wrong."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+import torch
 
 from simservice.data.environments import close, make_environment, max_episode_steps
 from simservice.fidelity.pixels import is_picture
@@ -11,7 +14,10 @@ from simservice.grounds import grid_dot
 from simservice.proving.recipe import Check
 from simservice.proving.rows.ground import Subject, auroc, check
 from simservice.training.windows import cut_windows, forecast, spread
-from simservice.types import Array, Leaves, to_leaves
+from simservice.types import Array, Leaves, leaves_of, to_leaves
+from simservice.worlds.codec import torch_dtype
+from simservice.worlds.noise import lane_draws
+from simservice.worlds.world import World
 
 STEPS = 1_000
 LANES = 16
@@ -21,6 +27,9 @@ WITHIN = 0.95
 LEAD = 25  # of the dreams whose errors are to be told
 ONE_DOT = 0.98  # of GridDot's frames
 SLACK = 1e-6  # of a statistic's size: rounding is no drift
+RESIDUAL = "residual"  # what worlds of codes call, in a step's aux, the part of the last real frame that no code shows
+LOOKED_EVERY = 10  # steps
+ROUNDED = 2e-3  # a residual below this is that of pixels that are whole numbers
 
 
 def stability(subject: Subject) -> list[Check]:
@@ -35,8 +44,8 @@ def stability(subject: Subject) -> list[Check]:
     envs = subject.lanes(LANES, limitless=True)
     envs.action_space.seed(0)
     envs.reset(seed=0)
-    within, clean, finite = list[Array](), list[Array](), True
-    for _ in range(STEPS):
+    within, clean, dreamt, finite = list[Array](), list[Array](), list[Leaves](), True
+    for step in range(STEPS):
         observation, reward, _, _, infos = envs.step(envs.action_space.sample())
         leaves = to_leaves(envs.single_observation_space, observation, "observation")
         numbers = _statistics(leaves)
@@ -44,6 +53,8 @@ def stability(subject: Subject) -> list[Check]:
         if subject.env_id == "simservice/GridDot-v0":
             clean.append(grid_dot.read(observation)["clean"])
         within.append((numbers >= low - edge) & (numbers <= high + edge))
+        if step % LOOKED_EVERY == 0:
+            dreamt.append({path: rows.copy() for path, rows in leaves.items()})
     share = np.concatenate(within).mean(axis=0)
     own = ((real >= low) & (real <= high)).mean(axis=0)
     dots = [check("A7", "frames with exactly one dot", float(np.mean(clean)), least=ONE_DOT)] if clean else []
@@ -56,7 +67,46 @@ def stability(subject: Subject) -> list[Check]:
             float(share.min()),
             least=WITHIN,
         ),
+        *_round_trip(subject.world, dreamt, [episode.observation for episode in episodes]),
     ]
+
+
+def _round_trip(world: World, dreamt: Sequence[Leaves], real: Sequence[Leaves]) -> list[Check]:
+    """What of dreamt frames is not in their codes, over the same of as many real ones, for worlds that tell it."""
+    frames, reality = (
+        {path: np.concatenate([leaves[path] for leaves in parts]) for path in parts[0]} for parts in (dreamt, real)
+    )
+    found = _residual(world, frames)
+    if found is None:
+        return []
+    picked = np.linspace(0, len(next(iter(reality.values()))) - 1, len(found)).astype(int)
+    truth = _residual(world, {path: rows[picked] for path, rows in reality.items()})
+    assert truth is not None
+    ratio = max(float(found.mean()), ROUNDED) / max(float(truth.mean()), ROUNDED)
+    return [check("A7", f"what no code shows of dreamt frames, over real ones ({truth.mean():.3g})", ratio, most=2)]
+
+
+@torch.inference_mode()
+def _residual(world: World, frames: Leaves) -> Array | None:
+    """(n,) of frames that each open a context; None where the world tells none."""
+    if "context" not in world.spec.capabilities:
+        return None
+    count, found = len(next(iter(frames.values()))), list[Array]()
+    for first in range(0, count, 16):
+        rows = np.minimum(np.arange(first, first + 16), count - 1)
+        seed, opens = torch.zeros(16, dtype=torch.int64), torch.ones(16, dtype=torch.bool)
+        action = {
+            leaf.path: torch.zeros((16, *leaf.shape), dtype=torch_dtype(leaf.dtype))
+            for leaf in leaves_of(world.spec.action_space, "action")
+        }
+        draws = {call: lane_draws(world.draws[call], seed, seed, call) for call in ("observe", "step")}
+        shown = {path: torch.from_numpy(values[rows]) for path, values in frames.items()}
+        state = world.observe(world.allocate(16), shown, action, opens, draws["observe"])
+        aux = world.step(state, action, draws["step"])[1].aux
+        if RESIDUAL not in aux:
+            return None
+        found.append(aux[RESIDUAL].numpy())
+    return np.concatenate(found)[:count]
 
 
 def wrong_dreams(subject: Subject) -> list[Check]:

@@ -102,7 +102,7 @@ class Tokenizer(nn.Module):
             "commitment": commitment,
         }
         total = parts["reconstruction"] + worst * parts["worst pixel"] + commitment
-        return total, parts | {"squared error": squared.mean()}
+        return total, {name: part.detach() for name, part in parts.items()} | {"squared error": squared.detach().mean()}
 
     def _vectors(self, patches: Tensor) -> Tensor:
         """(B, patches, depth, width) before quantisation."""
