@@ -107,6 +107,7 @@ class Tokens(World):
         self.dynamics = NextFrame(
             Grid(self.tokenizer.rows, self.tokenizer.columns, config.depth),
             quantizer.size,
+            self.tokenizer.pixels,
             self.action_codec.width,
             decoding=config.decoding,
             passes=config.passes,
@@ -288,7 +289,7 @@ class Tokens(World):
             flat = self._seen(pictures.flatten(0, 1))
             return self.tokenizer.loss(flat, self.config.worst_pixel, self.config.emphasis)
         code, action = self._frozen_codes(pictures), self._actions(batch)
-        self.dynamics.note(code)
+        self.dynamics.note(code, self.tokenizer.patches())
         meaning = self._meanings(code, action, batch.is_first)
         tokens = self._token_surprise(code, action, meaning)
         said = self.outcome(meaning[:, 1:, 0])

@@ -14,11 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from simservice.worlds.nets.likeness import Likeness
 from simservice.worlds.nets.transformer import FrameDecoder, FrameTransformer
 from simservice.worlds.world import Draw, Tensors
 
 TEMPERATURES = (0.1, 0.2, 0.3, 0.5, 0.7, 0.85, 1.0)
 CUTS = (0.0, 0.02, 0.05)
+_LIGHT = 4.0  # the mean sum over a patch that codes stand for: how much faster looks are learned from than names
+_NEVER = -1e9  # a logit without a chance
 _LEAST_PROBABILITY = 1e-3  # what a code costs that happens though it could never be drawn
 
 
@@ -50,7 +53,8 @@ class Sampled:
 class NextFrame(nn.Module):
     """Embeddings, the transformer over frames, the decoder of the frame to come, and the decoder of first frames.
 
-    Where a token lies is the sum of a row's, a column's and a depth's vector; when it was is its age (transformer.py).
+    What a code means and how likely it is depend on what it looks like (likeness.py). Where a token lies is the sum of
+    a row's, a column's and a depth's vector; when it was is its age (transformer.py).
     The codes of one patch are one vector to the transformer, and a token each to the decoder. The first vector of every
     frame stands for the action that led to it, and afterwards for the frame as a whole. First frames are always drawn
     one token after another: with no frame before, tokens tell more of each other than anything else does.
@@ -61,12 +65,14 @@ class NextFrame(nn.Module):
     )
     beginning: Tensor  # (2,) the same for first frames
     seen: Tensor  # (tokens, codes) bool: which codes the training showed in which place
+    looks: Tensor  # (codes, pixels) the patches that the codes stand for
     place: Tensor  # (tokens,)
 
     def __init__(
         self,
         grid: Grid,
         codes: int,
+        pixels: int,
         actions: int,
         *,
         decoding: Literal["autoregressive", "parallel"],
@@ -80,7 +86,9 @@ class NextFrame(nn.Module):
     ) -> None:
         super().__init__()
         self.grid, self.codes, self.causal, self.passes = grid, codes, decoding == "autoregressive", passes
-        self.code = nn.Embedding(codes, width)
+        self.code = Likeness(codes, pixels, width, 1.0)
+        self.answer = Likeness(codes, pixels, width, 0.01)
+        self.frequency = nn.Parameter(torch.zeros(codes))
         self.row, self.column, self.level = (
             nn.Parameter(torch.randn(count, width) * 0.02 ** (count == 1))
             for count in (grid.rows, grid.columns, grid.depth)
@@ -91,9 +99,10 @@ class NextFrame(nn.Module):
         self.unknown = nn.Parameter(torch.randn(width) * 0.02)  # a token that is not drawn yet; before the first one
         self.no_frame = nn.Parameter(torch.randn(grid.patches + 2, width))  # the context of first frames
         self.frames = FrameTransformer(width, heads, layers, window, dropout)
-        self.decoder = FrameDecoder(width, heads, decoder_layers, codes, dropout)
+        self.decoder = FrameDecoder(width, heads, decoder_layers, dropout)
         self.register_buffer("following", torch.tensor([1.0, 0.0]))
         self.register_buffer("beginning", torch.tensor([1.0, 0.0]))
+        self.register_buffer("looks", torch.zeros(codes, pixels))
         self.register_buffer("seen", torch.zeros(grid.tokens, codes, dtype=torch.bool))
         self.register_buffer("place", torch.arange(grid.tokens), persistent=False)
 
@@ -102,7 +111,7 @@ class NextFrame(nn.Module):
     def embed(self, code: Tensor, action: Tensor, first: Tensor) -> Tensor:
         """(..., patches + 1, width) of codes (..., tokens), the actions before (..., actions) and first (...) bool."""
         acted = torch.where(first.unsqueeze(-1), self.no_action, self.action_before(action))
-        tokens = self.code(code) + self._places()
+        tokens = F.embedding(code, self.code(self.looks)) + self._places()
         patches = tokens.reshape(*code.shape[:-1], self.grid.patches, self.grid.depth, -1).unbind(-2)
         whole = patches[0]
         for more in patches[1:]:  # one after another: a sum's order of addition may depend on the batch
@@ -133,15 +142,21 @@ class NextFrame(nn.Module):
         return self._after_those_before(self.start_context(len(code)), code)
 
     def _after_those_before(self, context: Tensor, code: Tensor) -> Tensor:
-        seen = torch.cat([self.unknown.expand(len(code), 1, -1), self.code(code[:, :-1])], dim=1)
-        found: Tensor = self.decoder(self._asking(context) + seen, context, causal=True)
-        return found
+        before = F.embedding(code[:, :-1], self.code(self.looks))
+        seen = torch.cat([self.unknown.expand(len(code), 1, -1), before], dim=1)
+        return _said(self.decoder(self._asking(context) + seen, context, causal=True), self._answers())
 
     def _given(self, context: Tensor, code: Tensor, shown: Tensor | None) -> Tensor:
         """All at once, given the tokens that are shown (R, tokens), if any."""
-        seen = self.unknown if shown is None else torch.where(shown.unsqueeze(-1), self.code(code), self.unknown)
-        found: Tensor = self.decoder(self._asking(context) + seen, context, causal=False)
-        return found
+        seen: Tensor = self.unknown
+        if shown is not None:
+            seen = torch.where(shown.unsqueeze(-1), F.embedding(code, self.code(self.looks)), self.unknown)
+        return _said(self.decoder(self._asking(context) + seen, context, causal=False), self._answers())
+
+    def _answers(self) -> tuple[Tensor, Tensor]:
+        """The codes' vectors (codes, width) and biases (codes,): a code that no data shows is not drawn."""
+        shown = self.seen.any(0)
+        return self.answer(self.looks), torch.where(shown, self.frequency, torch.full_like(self.frequency, _NEVER))
 
     def surprise(self, context: Tensor, code: Tensor) -> Tensor:
         """(R,) minus the log-probability of frames (R, tokens).
@@ -169,9 +184,10 @@ class NextFrame(nn.Module):
         """(R, tokens, width) a query for each token: where it is, and what was there."""
         return context[:, 2:].repeat_interleave(self.grid.depth, dim=1) + self._places()
 
-    def note(self, code: Tensor) -> None:
-        """Remembers which codes (..., tokens) there are in which place."""
+    def note(self, code: Tensor, patches: Tensor) -> None:
+        """Remembers which codes (..., tokens) there are in which place, and what they stand for (codes, pixels)."""
         self.seen[self.place, code] = True
+        self.looks.copy_(patches * (_LIGHT / patches.sum(-1).mean().clamp(min=1e-6)))
 
     def unseen(self, code: Tensor) -> Tensor:
         """(B,) the mean surprise at frames (B, tokens) of which each token new in its place could as well be any."""
@@ -205,20 +221,22 @@ class NextFrame(nn.Module):
 
     def _one_after_another(self, context: Tensor, chance: Tensor, how: Tensor) -> Sampled:
         asking, memory = self._asking(context), self.decoder.begin(context, self.grid.tokens)
+        vectors, answers = self.code(self.looks), self._answers()
         before, codes, surprises = self.unknown.expand(len(context), -1), [], []
         for token in range(self.grid.tokens):
-            logits = self.decoder.one(asking[:, token] + before, memory, context.shape[1] + token)
-            code, surprise = self._pick(logits, chance[:, token], how)
-            before = self.code(code)
+            found = self.decoder.one(asking[:, token] + before, memory, context.shape[1] + token)
+            code, surprise = self._pick(_said(found, answers), chance[:, token], how)
+            before = F.embedding(code, vectors)
             codes.append(code)
             surprises.append(surprise)
         return Sampled(torch.stack(codes, 1), _mean(torch.stack(surprises, 1)))
 
     def _in_passes(self, context: Tensor, draws: Tensors, how: Tensor) -> Sampled:
         tokens, chance, asking = self.grid.tokens, draws["tokens"], self._asking(context)
-        passes = chance.shape[1]
+        passes, vectors, answers = chance.shape[1], self.code(self.looks), self._answers()
         if passes == 1:
-            code, surprise = self._pick(self.decoder(asking + self.unknown, context, causal=False), chance[:, 0], how)
+            found = self.decoder(asking + self.unknown, context, causal=False)
+            code, surprise = self._pick(_said(found, answers), chance[:, 0], how)
             return Sampled(code, _mean(surprise))
         # A random order and not the surest first: greedy orders copy the frame before.
         rank = draws["order"].argsort(dim=-1, stable=True).argsort(dim=-1, stable=True)
@@ -226,8 +244,9 @@ class NextFrame(nn.Module):
         surprise = torch.zeros_like(chance[:, 0])
         for place in range(passes):
             known = rank < place * tokens // passes
-            seen = torch.where(known.unsqueeze(-1), self.code(code), self.unknown)
-            drawn, said = self._pick(self.decoder(asking + seen, context, causal=False), chance[:, place], how)
+            seen = torch.where(known.unsqueeze(-1), F.embedding(code, vectors), self.unknown)
+            found = self.decoder(asking + seen, context, causal=False)
+            drawn, said = self._pick(_said(found, answers), chance[:, place], how)
             code, surprise = torch.where(known, code, drawn), torch.where(known, surprise, said)
         return Sampled(code, _mean(surprise))
 
@@ -238,6 +257,11 @@ class NextFrame(nn.Module):
         code = ((summed <= chance.unsqueeze(-1) * total) & (summed < total)).sum(-1)
         said = torch.log_softmax(logits, dim=-1).gather(-1, code.unsqueeze(-1)).squeeze(-1)
         return code, -said
+
+
+def _said(found: Tensor, answers: tuple[Tensor, Tensor]) -> Tensor:
+    """Logits (..., codes) of what the decoder found (..., width)."""
+    return F.linear(found, *answers)
 
 
 def _frame_surprise(logits: Tensor, code: Tensor) -> Tensor:

@@ -77,6 +77,13 @@ class Tokenizer(nn.Module):
         found = self.quantizer.vectors(code.reshape(-1, self.count, self.depth))
         return self.join(self.decoder(found.flatten(-2)))
 
+    @torch.no_grad()
+    def patches(self) -> Tensor:
+        """(codes, pixels) in [0, 1]: what each code stands for; where a patch has several, if all are that one."""
+        code = torch.arange(self.quantizer.size, device=self.mean.device).unsqueeze(-1).expand(-1, self.depth)
+        found: Tensor = self.decoder(self.quantizer.vectors(code).flatten(-2)).clamp(0, 1)
+        return found
+
     def loss(self, pictures: Tensor, worst: float, emphasis: float) -> tuple[Tensor, dict[str, Tensor]]:
         """What is lost between pictures and their codes' pictures, and the named parts of it.
 

@@ -218,20 +218,19 @@ class DecoderBlock(nn.Module):
 
 
 class FrameDecoder(nn.Module):
-    """Logits of a frame's tokens, given a context: all at once, or one after another."""
+    """What is to be said of a frame's tokens, given a context: all at once, or one after another."""
 
-    def __init__(self, width: int, heads: int, layers: int, codes: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, layers: int, dropout: float) -> None:
         super().__init__()
         blocks = nn.ModuleList(DecoderBlock(width, heads, dropout) for _ in range(layers))
         self.blocks = cast("Sequence[DecoderBlock]", blocks)
         self.norm = nn.LayerNorm(width)
-        self.logits = nn.Linear(width, codes)
 
     def forward(self, tokens: Tensor, context: Tensor, *, causal: bool) -> Tensor:
-        """(R, N, codes) of queries (R, N, width); causal: no query sees a later one."""
+        """(R, N, width) of queries (R, N, width); causal: no query sees a later one."""
         for block in self.blocks:
             tokens = block(tokens, context, causal=causal)
-        found: Tensor = self.logits(self.norm(tokens))
+        found: Tensor = self.norm(tokens)
         return found
 
     def begin(self, context: Tensor, tokens: int) -> list[tuple[Tensor, Tensor]]:
@@ -244,9 +243,9 @@ class FrameDecoder(nn.Module):
         return memory
 
     def one(self, token: Tensor, memory: list[tuple[Tensor, Tensor]], place: int) -> Tensor:
-        """Logits (R, codes) of the next query (R, width), which is put at `place` of the memory."""
+        """(R, width) of the next query (R, width), which is put at `place` of the memory."""
         token = token.unsqueeze(1)
         for block, (keys, values) in zip(self.blocks, memory, strict=True):
             token = block.one(token, keys, values, place)
-        found: Tensor = self.logits(self.norm(token.squeeze(1)))
+        found: Tensor = self.norm(token.squeeze(1))
         return found
