@@ -67,6 +67,7 @@ class TokensConfig:
     batch: int = 32
     segment: int = 4  # steps
     learning_rate: float = 1e-3
+    warm_up: int = 50  # updates
     weight_decay: float = 0.01
     evaluate_every: int = 500
 
@@ -78,7 +79,7 @@ class TokensConfig:
                 raise ValueError(f"{name} must be 1 or more")
         if self.temperature is not None and self.temperature <= 0:
             raise ValueError("temperature must be above 0")
-        if math.prod(self.levels) > 2**15 or self.codes > 2**15:
+        if max(math.prod(self.levels), self.codes) > 2**15:
             raise ValueError("there can be up to 32768 codes")
 
 
@@ -277,6 +278,7 @@ class Tokens(World):
                 segment_length=config.segment,
                 learning_rate=config.learning_rate,
                 weight_decay=config.weight_decay,
+                warm_up=config.warm_up,
                 evaluate_every=config.evaluate_every,
                 max_gradient_norm=1.0,
             ),
@@ -294,11 +296,10 @@ class Tokens(World):
         tokens = self._token_surprise(code, action, meaning)
         said = self.outcome(meaning[:, 1:, 0])
         valid = batch.valid.float()
+        ends = F.binary_cross_entropy_with_logits(said[..., 0], batch.terminated.float(), reduction="none")
         parts = {
             "tokens": _mean(tokens, valid),
-            "termination": _mean(
-                F.binary_cross_entropy_with_logits(said[..., 0], batch.terminated.float(), reduction="none"), valid
-            ),
+            "termination": _mean(ends, valid),
             "reward": _mean(self._reward_surprise(said, batch), valid),
             "starts": self._start_surprise(),
         }
@@ -337,8 +338,7 @@ class Tokens(World):
         """(B, T)."""
         size = self.config.reward_values
         going, ending = said[..., 1 : 1 + size], said[..., 1 + size : 1 + 2 * size]
-        logits = torch.where(batch.terminated.unsqueeze(-1), ending, going)
-        return self.rewards.surprise(logits, batch.reward)
+        return self.rewards.surprise(torch.where(batch.terminated.unsqueeze(-1), ending, going), batch.reward)
 
     # ---- calibration ---------------------------------------------------------------------------------------------
 

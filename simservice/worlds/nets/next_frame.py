@@ -65,7 +65,7 @@ class NextFrame(nn.Module):
     )
     beginning: Tensor  # (2,) the same for first frames
     seen: Tensor  # (tokens, codes) bool: which codes the training showed in which place
-    looks: Tensor  # (codes, pixels) the patches that the codes stand for
+    looks: Tensor  # (codes, pixels + 1) the patches that the codes stand for, and half their squares' sum
     place: Tensor  # (tokens,)
 
     def __init__(
@@ -86,8 +86,8 @@ class NextFrame(nn.Module):
     ) -> None:
         super().__init__()
         self.grid, self.codes, self.causal, self.passes = grid, codes, decoding == "autoregressive", passes
-        self.code = Likeness(codes, pixels, width, 1.0)
-        self.answer = Likeness(codes, pixels, width, 0.01)
+        self.code = Likeness(codes, pixels + 1, width, 1.0)
+        self.answer = Likeness(codes, pixels + 1, width, 0.01)
         self.frequency = nn.Parameter(torch.zeros(codes))
         self.row, self.column, self.level = (
             nn.Parameter(torch.randn(count, width) * 0.02 ** (count == 1))
@@ -102,7 +102,7 @@ class NextFrame(nn.Module):
         self.decoder = FrameDecoder(width, heads, decoder_layers, dropout)
         self.register_buffer("following", torch.tensor([1.0, 0.0]))
         self.register_buffer("beginning", torch.tensor([1.0, 0.0]))
-        self.register_buffer("looks", torch.zeros(codes, pixels))
+        self.register_buffer("looks", torch.zeros(codes, pixels + 1))
         self.register_buffer("seen", torch.zeros(grid.tokens, codes, dtype=torch.bool))
         self.register_buffer("place", torch.arange(grid.tokens), persistent=False)
 
@@ -186,8 +186,10 @@ class NextFrame(nn.Module):
 
     def note(self, code: Tensor, patches: Tensor) -> None:
         """Remembers which codes (..., tokens) there are in which place, and what they stand for (codes, pixels)."""
-        self.seen[self.place, code] = True
-        self.looks.copy_(patches * (_LIGHT / patches.sum(-1).mean().clamp(min=1e-6)))
+        self.seen.index_put_((self.place, code), torch.ones_like(self.seen[0, 0]))
+        # With the squares an answer is a bell curve round a picture, as wide as the decoder wants it: x y - y y / 2.
+        looks = torch.cat([patches, patches.square().sum(-1, keepdim=True) / 2], dim=-1)
+        self.looks.copy_(looks * (_LIGHT / patches.sum(-1).mean().clamp(min=1e-6)))
 
     def unseen(self, code: Tensor) -> Tensor:
         """(B,) the mean surprise at frames (B, tokens) of which each token new in its place could as well be any."""
