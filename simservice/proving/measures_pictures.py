@@ -2,7 +2,8 @@
 
 Each is given beside what persistence gets. Names that recipes use in their bars:
 
-    catch_figures     frame_accuracy, open_loop_exact, reward_accuracy, end_accuracy, reward_ap, mse, mse_of_persistence
+    catch_figures     shown_exact, frame_accuracy, open_loop_exact, reward_accuracy, end_accuracy, reward_ap, mse,
+                      mse_of_persistence
     cartpole_figures  angle_correlation_10, angle_error_10_of_persistence, object_psnr_0, object_psnr_1
     action_figures    action_ratio: one-step error under shuffled actions over that under the true ones
 """
@@ -105,6 +106,7 @@ def catch_figures(trial: Trial) -> Figures:
     ends = termination_score(whole.terminated[whole.valid], probability[whole.valid])
     caught = termination_score((whole.reward > 0.5)[whole.valid], _unit(whole.rollout.reward)[whole.valid])
     return {
+        "shown_exact": float(_same(step.real[:, 0], step.dreamt[:, 0]).mean()),
         "frame_accuracy": float(_same_cells(step)[:, 0].mean()),
         "open_loop_exact": float(exact[whole.valid].mean()),
         "open_loop_exact_last": float(exact[:, -1].mean()),
@@ -168,10 +170,15 @@ def _frames(episode: Episode, path: str, first: int, horizon: int) -> Array:
 
 
 def _same_cells(found: Dreams) -> Array:
-    """(N, H) bool: ball and paddle where they are in reality, one of each."""
-    real, dreamt = catch.read(found.real[:, 1:]), catch.read(found.dreamt[:, 1:])
-    same: Array = dreamt["clean"] & np.all(
-        [dreamt[name] == real[name] for name in ("ball_row", "ball_column", "paddle")], axis=0
+    """(N, H) bool of the frames after the start."""
+    return _same(found.real[:, 1:], found.dreamt[:, 1:])
+
+
+def _same(real: Array, dreamt: Array) -> Array:
+    """(...) bool of frames (..., 32, 32, 3): ball and paddle where they are in reality, one of each."""
+    truth, seen = catch.read(real), catch.read(dreamt)
+    same: Array = seen["clean"] & np.all(
+        [seen[name] == truth[name] for name in ("ball_row", "ball_column", "paddle")], axis=0
     )
     return same
 

@@ -68,7 +68,14 @@ class ExactCatch(Persistence):
 
 def test_an_exact_world_of_catch_gets_every_figure_right():
     found = catch_figures(trial("simservice/Catch-v0", ExactCatch(spec_of("simservice/Catch-v0"))))
-    for name in ("frame_accuracy", "open_loop_exact", "open_loop_exact_last", "reward_accuracy", "end_accuracy"):
+    for name in (
+        "shown_exact",
+        "frame_accuracy",
+        "open_loop_exact",
+        "open_loop_exact_last",
+        "reward_accuracy",
+        "end_accuracy",
+    ):
         assert found[name] == 1.0, name
     assert found["mse"] == 0.0 and found["end_average_precision"] == 1.0 and found["reward_ap"] == 1.0
     assert found["end_base_rate"] == pytest.approx(1 / 7)
