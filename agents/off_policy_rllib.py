@@ -72,7 +72,11 @@ def settings(kind: str, args: argparse.Namespace) -> DQNConfig | SACConfig:
         config.training(lr=1e-3, epsilon=[[0, 1.0], [args.steps // 3, 0.05]], target_network_update_freq=500)
     else:
         config.training(actor_lr=1e-3, critic_lr=1e-3, alpha_lr=1e-3)
-    config.reporting(min_time_s_per_iteration=0, min_sample_timesteps_per_iteration=1_000)
+    config.reporting(
+        min_time_s_per_iteration=0,
+        min_sample_timesteps_per_iteration=1_000,
+        metrics_num_episodes_for_smoothing=args.num_envs,  # the latest of each lane; RLlib's 100 would be all there are
+    )
     config.rl_module(model_config=DefaultModelConfig(fcnet_hiddens=[64, 64], fcnet_activation="relu"))
     return config.debugging(seed=args.seed, log_level="ERROR")
 
