@@ -10,10 +10,11 @@ import typer
 from simservice import __version__
 from simservice.cli.evaluate import show_recorded
 from simservice.cli.options import Arguments, Root, Seed, Settings, load_policy, pick_device
-from simservice.cli.screen import bar, console, next_step, shares
+from simservice.cli.screen import bar, console, next_step, shares, spinner
 
 if TYPE_CHECKING:
     from simservice.data.episodes import Dataset
+    from simservice.training.trainer import Summary, TrainConfig
 
 
 def collect(
@@ -120,6 +121,9 @@ def train(
     patience: Annotated[int, typer.Option(min=1, help="Evaluations without progress before a phase ends.")] = 6,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="Processor threads; one is reproducible byte for byte.")] = 1,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes that share each batch, by Ray Train; with cuda a GPU each.")
+    ] = 1,
     precision: Annotated[
         Literal["float32", "bfloat16"], typer.Option(help="Of losses; bfloat16 is for large worlds on cuda.")
     ] = "float32",
@@ -154,17 +158,39 @@ def train(
         tensorboard=tensorboard,
     )
     try:
-        with shares() as progress:
-            summary = learn(recorded, family, folder, config=settings, progress=progress)
+        if workers > 1:
+            _train_together(recorded, family, folder, workers, settings)
+        else:
+            with shares() as progress:
+                _show_summary(learn(recorded, family, folder, config=settings, progress=progress))
     except KeyboardInterrupt:
         console(error=True).print("interrupted; the same command with --resume goes on from here", style="dim")
         raise
-    screen = console()
-    screen.print(
+    next_step(f"simservice evaluate {folder}{'' if root is None else f' --root {root}'}")
+
+
+def _train_together(recorded: Dataset, family: str, folder: Path, workers: int, settings: TrainConfig) -> None:
+    from simservice.serving.joint_training import train_on_workers
+    from simservice.training.evaluate import evaluate_on
+    from simservice.worlds import checkpoint
+
+    with spinner() as tell:
+        tell(f"{workers} workers train on {recorded.dataset_id}")
+        figures = train_on_workers(recorded, family, folder, workers, config=settings)
+    loaded = checkpoint.load(folder)
+    console().print(
+        f"[bold]{loaded.world.spec.full_name}[/bold], {family}, from {recorded.real_steps} real steps on {workers} "
+        f"workers: {figures['updates']} updates, {figures['seconds']:.1f} s",
+        highlight=False,
+    )
+    show_recorded(evaluate_on(loaded.world, loaded.provenance, recorded))
+
+
+def _show_summary(summary: Summary) -> None:
+    console().print(
         f"[bold]{summary.name}@{summary.version}[/bold], {summary.family}, from {summary.real_steps} real steps "
         f"({summary.training_steps} to learn from, {summary.held_out_steps} held out): "
         f"{summary.updates} updates, {summary.seconds:.1f} s",
         highlight=False,
     )
     show_recorded(summary.evaluation)
-    next_step(f"simservice evaluate {folder}{'' if root is None else f' --root {root}'}")

@@ -120,7 +120,7 @@ def _optimise_phase(run: Run, phase: Phase, optimizer: torch.optim.Optimizer, pa
         position.update += 1
         if position.update % _REPORT_EVERY == 0:
             run.progress(_words(run, phase, value) + pace.left(run.share), run.share)
-            named = {f"loss/{name}": float(part) for name, part in parts.items()}
+            named = {f"loss/{name}": float(part.detach()) for name, part in parts.items()}
             run.scalars.add({"loss": value, **named, "learning_rate": optimizer.param_groups[0]["lr"]}, run.updates)
         if position.update % phase.evaluate_every == 0 or position.update == phase.updates:
             _evaluate(run, phase)

@@ -9,6 +9,7 @@ from simservice.data.collect import RealStepCounter
 from simservice.errors import ConfigError
 from simservice.proving.recipe import Check
 from simservice.proving.record import Behaviour
+from simservice.proving.rows.contexts import given_starts
 from simservice.proving.rows.determinism import bitwise
 from simservice.proving.rows.ground import Row, Subject
 from simservice.proving.rows.heads import reward_and_end, time_limits
@@ -24,6 +25,7 @@ ROWS: dict[str, tuple[Row, ...]] = {
     "A7c": (uncertainty,),
     "A7d": (reward_and_end, time_limits),
     "A7e": (starts,),
+    "A9": (given_starts,),
     "A14": (bitwise,),
     "A16": (steps_a_second,),
 }

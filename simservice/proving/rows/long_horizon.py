@@ -30,17 +30,20 @@ SLACK = 1e-6  # of a statistic's size: rounding is no drift
 RESIDUAL = "residual"  # what worlds of codes call, in a step's aux, the part of the last real frame that no code shows
 LOOKED_EVERY = 10  # steps
 ROUNDED = 2e-3  # a residual below this is that of pixels that are whole numbers
+GREY = 1.0  # of 255 levels: in some environments every frame has one and the same light, and the band no width
+LEAST_WRONG = 5  # dreams; of fewer no detector can be judged
 
 
 def stability(subject: Subject) -> list[Check]:
     """Frame statistics of 16 lanes x 1,000 steps against the real 1 to 99 % band; every statistic for itself."""
     limit = {"max_episode_steps": STEPS} if _limited(subject) else {}
     episodes = subject.fresh(REAL_STEPS, "random", **limit)
-    real = _statistics(
-        {path: np.concatenate([episode.observation[path] for episode in episodes]) for path in episodes[0].observation}
-    )
+    seen = {
+        path: np.concatenate([episode.observation[path] for episode in episodes]) for path in episodes[0].observation
+    }
+    real = _statistics(seen)
     low, high = np.quantile(real, BAND, axis=0)
-    edge = SLACK * np.maximum(np.abs(low), np.abs(high))
+    edge = SLACK * np.maximum(np.abs(low), np.abs(high)) + _grey(seen)
     envs = subject.lanes(LANES, limitless=True)
     envs.action_space.seed(0)
     envs.reset(seed=0)
@@ -120,8 +123,11 @@ def wrong_dreams(subject: Subject) -> list[Check]:
     error = np.sqrt((((guess - windows.truth) / spread(episodes))[:, 1:] ** 2).mean(-1)).mean(1)[whole]
     unsure = rollout.uncertainty.mean(axis=1)[whole]
     wrong = error > 2 * np.median(error)
-    what, least = f"detector of wrong dreams, AUROC (base rate {wrong.mean():.2f})", 0.8 if wrong.any() else None
-    return [check("A7", what, auroc(unsure, wrong), least=least)]  # where none is wrong there is none to tell
+    if wrong.sum() < LEAST_WRONG:
+        return [check("A7", f"detector of wrong dreams: {wrong.sum()} of {len(wrong)} to be told", float("nan"))]
+    return [
+        check("A7", f"detector of wrong dreams, AUROC (base rate {wrong.mean():.2f})", auroc(unsure, wrong), least=0.8)
+    ]
 
 
 def _limited(subject: Subject) -> bool:
@@ -143,3 +149,12 @@ def _statistics(leaves: Leaves) -> Array:
         else:
             parts.append(flat.astype(np.float64))
     return np.concatenate(parts, axis=1)
+
+
+def _grey(leaves: Leaves) -> Array:
+    """(S,) what the statistics of pictures may be off, beside rounding; nothing of how many pixels are bright."""
+    parts = [
+        np.array([GREY, GREY, 0.0]) if is_picture(array, 1) else np.zeros(array.reshape(len(array), -1).shape[1])
+        for array in leaves.values()
+    ]
+    return np.concatenate(parts)
