@@ -1,4 +1,4 @@
-"""The alarm of exploitation: an agent that wins where ends are decided and not drawn, and nowhere else, is found out."""
+"""The alarm of exploitation: an agent that wins only where ends are decided, and not drawn, is found out."""
 
 from dataclasses import replace
 
