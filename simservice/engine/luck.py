@@ -16,10 +16,22 @@ from simservice.engine.batching import Span, all_true
 from simservice.engine.control import Control
 from simservice.types import Array
 from simservice.worlds.noise import Stream, lane_draws
-from simservice.worlds.world import Draw
+from simservice.worlds.world import Call, Draw, World
 
 NUMBERS = 2**14
 """Drawn at once, about: what is made on the way still fits the processor's cache."""
+
+
+FEW_NUMBERS = 2**12
+"""Starts are for some lanes, and drawn ahead for all: only where that is so little."""
+
+
+def luck_ahead(control: Control, world: World, steps: int) -> dict[Call, LuckAhead]:
+    """For a rollout of so many steps, in which the world's starts follow on ends."""
+    calls: dict[Call, LuckAhead] = {"step": LuckAhead(control, world.draws["step"], "step", steps)}
+    if _numbers(control, world.draws["init"]) <= FEW_NUMBERS:
+        calls["init"] = LuckAhead(control, world.draws["init"], "init", steps)
+    return calls
 
 
 class LuckAhead:
@@ -29,8 +41,7 @@ class LuckAhead:
         self._control = control
         self._draws = draws
         self._stream = stream
-        size = len(control.seed) * sum(math.prod(draw.shape) for draw in draws.values())
-        turns = math.ceil(steps / max(1, NUMBERS // max(1, size)))
+        turns = math.ceil(steps / max(1, NUMBERS // max(1, _numbers(control, draws))))
         self._steps = math.ceil(steps / max(1, turns))  # drawn at once, the last time as many as before
         self._base: Array | None = None  # (lanes,) the counters that the first step is for
         self._table: dict[str, Array] = {}  # (steps, lanes, ...)
@@ -61,3 +72,8 @@ class LuckAhead:
         drawn = lane_draws(self._draws, torch.from_numpy(seeds), torch.from_numpy(counters.reshape(-1)), self._stream)
         self._table = {name: rows.numpy().reshape(*counters.shape, *rows.shape[1:]) for name, rows in drawn.items()}
         return np.zeros_like(self._base[where])
+
+
+def _numbers(control: Control, draws: Mapping[str, Draw]) -> int:
+    """Of one step of all lanes."""
+    return len(control.seed) * sum(math.prod(draw.shape) for draw in draws.values())

@@ -15,7 +15,7 @@ import torch
 from simservice.engine.actors import Actor
 from simservice.engine.control import DISABLED
 from simservice.engine.episodes import Episodes
-from simservice.engine.luck import LuckAhead
+from simservice.engine.luck import luck_ahead
 from simservice.engine.pages import Pages
 from simservice.engine.requests import Borrowed, Request
 from simservice.engine.rollouts import Rollout
@@ -92,7 +92,7 @@ class _Player:
         self.control = self.runner.control
         self.runner.between = given.turns.give_way
         if not self.stage.kept:  # graphs draw their luck by themselves
-            self.runner.ahead = LuckAhead(self.control, world.draws["step"], "step", command.steps)
+            self.runner.ahead = luck_ahead(self.control, world, command.steps)
         self.episodes = Episodes(self.runner, self.control)
         self.stops = bool((control.mode[: self.count] == DISABLED).all())
         room = min(command.steps, max(1, PART_BYTES // max(1, given.step_bytes)))

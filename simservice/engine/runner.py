@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,7 +57,7 @@ class Runner:
     ) -> None:
         self._graphs: dict[tuple[Call, int], GraphedCall] = {}
         self.emits = emits
-        self.ahead: LuckAhead | None = None  # of steps, where somebody knows how many will follow
+        self.ahead: Mapping[Call, LuckAhead] = {}  # of calls, where somebody knows how many steps will follow
         self.between: Callable[[], None] | None = None  # called between two calls of the world for one step
         self.world = world
         self.arena = arena
@@ -213,8 +213,8 @@ class Runner:
         wanted = self.world.draws[call]
         if not wanted:
             return {}
-        if call == "step" and self.ahead is not None:
-            return {name: self.arena.put(array) for name, array in self.ahead.take(padded).items()}
+        if (ahead := self.ahead.get(call)) is not None:
+            return {name: self.arena.put(array) for name, array in ahead.take(padded).items()}
         # Copies: a slice of a column is a view, and the columns are written while the draws are in use.
         seed = self.arena.put(np.array(self.control.seed[padded]))
         counter = self.arena.put(np.array(self.control.counter[padded]))

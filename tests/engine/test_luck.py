@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from toy import Toy, ToyConfig, toy_spec
 
 from simservice.engine import luck
 from simservice.engine.control import Control
@@ -62,6 +63,11 @@ def test_draws_are_made_for_many_steps_at_once(control, monkeypatch):
         ahead.take(slice(0, LANES))
         control.counter += 1
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize(("lanes", "calls"), [(10, {"step", "init"}), (10_000, {"step"})])
+def test_starts_are_drawn_ahead_where_that_is_little(lanes, calls):
+    assert set(luck.luck_ahead(Control(lanes), Toy(toy_spec(), ToyConfig(noise=0.1)), STEPS)) == calls
 
 
 def test_no_draws_are_no_luck(control):
