@@ -9,8 +9,8 @@ from simservice.proving.recipe import Bar, Recipe
 
 # A codebook: two patches that are rare can share a code of rounded levels for good; see docs/worlds.md.
 TOKENIZER = {"quantizer": "vq", "codes": 512, "tokenizer_updates": 1000, "tokenizer_learning_rate": 3e-3}
-SMALL = {"width": 64, "learning_rate": 4e-3}
-CATCH = {**TOKENIZER, **SMALL, "window": 2, "segment": 2, "batch": 48, "updates": 1000, "evaluate_every": 500}
+SMALL = {"width": 64, "learning_rate": 2e-3, "warm_up": 100}
+CATCH = {**TOKENIZER, **SMALL, "window": 2, "segment": 2, "batch": 48, "updates": 1600, "evaluate_every": 800}
 CATCH_BARS = (
     Bar(figure="real_return", least=0.9),
     Bar(figure="real_return", least=0.7, across="min"),
@@ -28,11 +28,11 @@ CART_POLE = {
     **{"quantizer": "vq", "codes": 1024, "tokenizer_hidden": 256},
     **{"tokenizer_updates": 1500, "tokenizer_learning_rate": 3e-3},
     **{"window": 16, "segment": 16, "batch": 3, "width": 64, "decoder_layers": 1, "decoding": "parallel"},
-    **{"updates": 1200, "learning_rate": 5e-3, "evaluate_every": 1200},
+    **{"updates": 3000, "learning_rate": 5e-3, "evaluate_every": 3000},
 }
 
 # A frame of FlipBall says all there is to know, and its last weights count: open loop says little of luck.
-FLIP_BALL = {**TOKENIZER, **SMALL, "window": 1, "segment": 1, "batch": 64, "updates": 800, "evaluate_every": 800}
+FLIP_BALL = {**TOKENIZER, **SMALL, "window": 1, "segment": 1, "batch": 64, "updates": 1000, "evaluate_every": 1000}
 
 RECIPES = (
     Recipe(
