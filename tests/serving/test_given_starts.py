@@ -17,7 +17,7 @@ LANES = 32
 SETTINGS = {
     "tokens": {**SMALLER["tokens"], "patch": 8, "tokenizer_updates": 300, "updates": 60, "evaluate_every": 60},
     "rssm": {"depth": 16, "batch_size": 16, "segment_length": 7, "updates": 20, "evaluate_every": 20},
-    "diffusion": {**SMALLER["diffusion"], "patch": 2, "channels": [16, 16], "updates": 60, "evaluate_every": 60},
+    "diffusion": {**SMALLER["diffusion"], "patch": 2, "channels": [16, 16], "updates": 300},
 }
 
 
