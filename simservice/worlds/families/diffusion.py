@@ -252,6 +252,7 @@ class Diffusion(World):
                 evaluate_every=config.evaluate_every,
                 warm_up=50,
                 max_gradient_norm=1.0,
+                keep_last=True,  # where luck decides, the best forecast is a blur: it would choose the least trained
             ),
         )
 
