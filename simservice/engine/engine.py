@@ -50,6 +50,7 @@ GRAPHED = frozenset({"cuda"})
 """Devices on which the calls of every size are prepared as graphs."""
 
 LARGE = (4096, 16_384)  # batch sizes of such devices, beyond the buckets of all
+BETWEEN = (32, 48, 96, 128, 192, 384, 512, 768)  # of the others, where a padded row costs as much as a real one
 
 QUICK: frozenset[Kind] = frozenset({"step", "reset", "look", "copy", "clear", "release"})
 """What a tick on the event loop may do; pictures and snapshots of many lanes may take long."""
@@ -90,7 +91,9 @@ class Engine:
         self.snapshot_lane_bytes = snapshot_lane_bytes(dict(world.slots))
         self._control = Control(capacity + 1)
         self._stats = EngineStats(capacity=capacity)
-        self._buckets = (*buckets, *LARGE) if self._arena.device.type in GRAPHED else tuple(buckets)
+        between = [size for size in BETWEEN if min(buckets) < size < max(buckets)]
+        graphed = self._arena.device.type in GRAPHED
+        self._buckets = (*buckets, *LARGE) if graphed else tuple(sorted({*buckets, *between}))
         self.sizes: tuple[int, ...] = ()  # padded batches: those of the buckets whose rows round alike on this device
         self._action_leaves = leaves_of(self.spec.action_space, "action")
         self._waiting = np.zeros(capacity, dtype=np.int32)  # requests handed in and not answered, by lane

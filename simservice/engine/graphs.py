@@ -7,8 +7,10 @@ batch size and replayed; elsewhere the very same lines are run, which is how the
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -185,7 +187,7 @@ class GraphedCall:
         torch.cuda.current_stream().wait_stream(apart)
         graph = torch.cuda.CUDAGraph()
         # Another thread may be about a policy of its own meanwhile; what it does is no part of the graph.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        with _nothing_freed(), torch.cuda.graph(graph, capture_error_mode="thread_local"):
             self._body()
         return graph.replay
 
@@ -206,6 +208,18 @@ class GraphedCall:
         if self._uncertain:
             fields["uncertainty"] = (np.dtype(np.float32), (self.size,))
         return {**fields, "good": (np.dtype(np.bool_), (self.size,))}
+
+
+@contextlib.contextmanager
+def _nothing_freed() -> Iterator[None]:
+    """No garbage is collected: to free a former engine's graphs while one is captured ends the process."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def compile_calls(world: World) -> None:

@@ -95,7 +95,7 @@ def test_a_lanes_future_is_the_same_alone_and_beside_others_in_any_batch():
         running = [asyncio.ensure_future(noise(lanes)) for lanes in others]
         seen = await trajectory(engine, mine, seed, ACTIONS)
         await asyncio.gather(*running)
-        assert set(engine.stats().batches) == {16, 64, 256}
+        assert {16, 64} < (sizes := set(engine.stats().batches)) and 171 <= max(sizes) <= 256
         return seen
 
     assert np.array_equal(run(alone), run(crowded))
@@ -393,15 +393,18 @@ def test_a_misshapen_action_is_refused_by_name(action, message):
 
 def test_sizes_that_round_differently_are_not_mixed():
     class Uneven(Toy):
-        """Differs in the last bit from 256 rows on, as kernels for other shapes do."""
+        """Differs in the last bit from 64 rows on, as kernels for other shapes do."""
 
         def step(self, state, action, draws):
             after, out = super().step(state, action, draws)
-            return ({"x": after["x"] * (1 + 2**-52)} if len(after["x"]) >= 256 else after), out
+            return ({"x": after["x"] * (1 + 2**-52)} if len(after["x"]) >= 64 else after), out
 
-    assert run(sizes, world=Uneven(toy_spec(), NOISY), capacity=1024) == (256, 1024)
-    assert run(sizes, config=NOISY, capacity=1024) == (16, 64, 256, 1024)
-    assert run(sizes, config=NOISY, capacity=40) == (16, 64)
+    graphs = DEVICE in simservice.engine.engine.GRAPHED
+    everything = (16, 64, 256, 1024) if graphs else (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+    larger = tuple(size for size in everything if size >= 64)
+    assert run(sizes, world=Uneven(toy_spec(), NOISY), capacity=1024) == larger
+    assert run(sizes, config=NOISY, capacity=1024) == everything
+    assert run(sizes, config=NOISY, capacity=40) == everything[: 2 if graphs else 3]
 
 
 def test_sizes_larger_than_one_that_takes_long_are_neither_tried_nor_used_on_the_cpu(monkeypatch):
