@@ -23,7 +23,7 @@ KNOWN_BY = {
     ),
     "safetensors": ("worlds/checkpoint.py", "engine/snapshot.py", "training/*", "client/policy.py", "proving/*"),
     "grpc": (
-        "protocol/*", "client/channel.py", "client/polling.py", "client/wire.py",
+        "protocol/*", "client/channel.py", "client/wire.py",
         "serving/chunked.py", "serving/facade.py", "serving/local.py", "serving/registration.py", "serving/front.py",
         "serving/replica.py",
     ),

@@ -12,8 +12,6 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
-import grpc
-
 from simservice.client.access import Access, Tls, access_to
 from simservice.client.times import check_seconds
 from simservice.client.wire import Ended, Wire, wire
@@ -28,6 +26,7 @@ from simservice.errors import (
 )
 from simservice.protocol.error_table import BARE, RETRIED
 from simservice.protocol.packing import CODECS_KEY, Compression, offered, unpacked
+from simservice.protocol.polling import grpc
 from simservice.protocol.status import error_from_metadata
 from simservice.protocol.v1 import service_pb2 as pb
 from simservice.protocol.v1 import world_pb2 as world_pb

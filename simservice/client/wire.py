@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from queue import SimpleQueue
 from typing import Any, NoReturn, Protocol
 
-import grpc
+from simservice.protocol.polling import grpc
 
 try:
     from grpc._cython import cygrpc

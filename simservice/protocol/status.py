@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
 from simservice.errors import InternalError, InvalidInput, SimserviceError, error_class
 from simservice.protocol.error_table import DOMAIN
+from simservice.protocol.polling import grpc
 from simservice.protocol.v1 import service_pb2 as pb
 
 ERROR_METADATA_KEY = "simservice-error-bin"

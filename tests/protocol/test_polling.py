@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 import pytest
 
-from simservice.client.polling import KNOWN_TO, OLDER_WAY, VARIABLE
+from simservice.protocol.polling import KNOWN_TO, OLDER_WAY, VARIABLE
 
 LOOK = f"""
 import os, sys
