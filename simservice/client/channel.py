@@ -25,6 +25,7 @@ from simservice.errors import (
     UnknownWorld,
 )
 from simservice.protocol.error_table import BARE, RETRIED
+from simservice.protocol.memory import keep_freed_memory
 from simservice.protocol.packing import CODECS_KEY, Compression, offered, unpacked
 from simservice.protocol.polling import grpc
 from simservice.protocol.status import error_from_metadata
@@ -34,6 +35,7 @@ from simservice.protocol.v1.service_pb2_grpc import WorldServiceStub
 
 PLAY = "/" + pb.DESCRIPTOR.services_by_name["WorldService"].full_name + "/Play"
 MAX_MESSAGE_BYTES = 256 * 2**20
+LARGE_BYTES = 2**17  # of a reply, from which on memory is worth keeping
 
 OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -236,7 +238,10 @@ class Stream:
         return reply
 
     def _next(self) -> pb.PlayReply:
-        reply = pb.PlayReply.FromString(self._wire.receive())
+        message = self._wire.receive()
+        if len(message) > LARGE_BYTES:
+            keep_freed_memory()
+        reply = pb.PlayReply.FromString(message)
         return unpacked(reply) if reply.packed else reply
 
     def _wait_until(self, deadline: float) -> None:

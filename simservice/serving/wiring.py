@@ -15,6 +15,7 @@ from simservice.engine.graphs import compile_calls
 from simservice.engine.stats import Histogram
 from simservice.engine.uploads.shelf import PolicyLibrary
 from simservice.errors import SimserviceError, StoreUnavailable
+from simservice.protocol.memory import keep_freed_memory
 from simservice.protocol.messages import Limits, WorldContract, encode_world
 from simservice.serving.capacity import lanes_that_fit
 from simservice.serving.commands import CommandCodec
@@ -95,6 +96,7 @@ class Replica:
         self._tells_support = known is not None
         if config.compiled:
             compile_calls(world)
+        keep_freed_memory()
         self.engine = Engine(
             world,
             capacity=capacity,
