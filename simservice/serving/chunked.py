@@ -184,6 +184,8 @@ class _Stream(asyncio.Protocol):
         self._transport.set_write_buffer_limits(BUFFERED_BYTES)
 
     def data_received(self, data: bytes) -> None:
+        if self._ended:  # whatever comes behind the end, or behind what was refused, is nobody's
+            return
         if self._task is not None and not self._raw and not self._body and (message := _whole(data)) is not None:
             self._put(message)
             return

