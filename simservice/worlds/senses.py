@@ -135,6 +135,21 @@ class Senses(nn.Module):
             found[leaf.path] = error.sum(-1) + worst_pixel * error.amax(-1)
         return found
 
+    def unseen(self, inputs: Tensor, features: Tensor | None, observation: Mapping[str, Tensor]) -> Tensor:
+        """(B,) how much of an observation a model's features do not show: root mean squares, in spreads of the data.
+
+        That of each picture, and of the vectors as squashed() sees them, together as if along axes of their own.
+        """
+        total = inputs.new_zeros(inputs.shape[0])
+        if features is not None:
+            missed = (self.vector_decoder(inputs).float() - self.squashed(features))[:, : self.width]
+            total = total + missed.square().sum(-1) * (1 / self.width)
+        for leaf, decoder in zip(self.pictures, self.decoders, strict=True):
+            shown = self._decoded(leaf, decoder, inputs).clamp(0, 1)
+            off = ((shown - _levels(observation[leaf.path], leaf)) / self._scale(leaf)[1]).square().flatten(1)
+            total = total + off.sum(-1) * (1 / off.shape[1])
+        return total.sqrt()
+
 
 def _frame(leaf: Leaf) -> tuple[int, int, int]:
     height, width, *channels = leaf.shape

@@ -10,6 +10,7 @@ from gymnasium import spaces
 from world_fitting import CART_POLE, drawn, episodes, fitted, same, segments
 
 from simservice.data.collect import collect
+from simservice.proving.rows.ground import auroc
 from simservice.types import Episode, WorldSpec, leaves_of, to_leaves
 from simservice.worlds import registry
 from simservice.worlds.codec import torch_dtype
@@ -211,6 +212,29 @@ def test_a_trained_world_is_right_about_the_next_frame_and_knows_how_wrong_it_is
     missed, said = one_step_errors(trained, collect(CART_POLE, steps=400, seed=2, policy="sticky", num_envs=3))
     assert float(missed.mean()) < 0.5
     assert float(said.mean()) == pytest.approx(float(missed.mean()), rel=0.3)
+
+
+def test_a_given_state_that_is_none_is_told_in_the_first_step_from_there_and_a_real_one_is_not(trained):
+    trained.calibrate(collect(CART_POLE, steps=400, seed=1, policy="sticky", num_envs=3))
+    test = collect(CART_POLE, steps=400, seed=2, policy="sticky", num_envs=3)
+    real = torch.from_numpy(np.concatenate([episode.observation["observation"] for episode in test])[:256])
+    garbage = real + 10 * real.std(0) * torch.randn(real.shape, generator=torch.Generator().manual_seed(0))
+    seeds = torch.arange(len(real))
+    action, opens = {"action": seeds % 2}, torch.ones_like(seeds, dtype=torch.bool)
+
+    def given(observation):
+        """What is unseen of the given state, and the doubt of two steps from there."""
+        luck = drawn(trained, "observe", seeds, 0)
+        state = trained.observe(trained.allocate(len(seeds)), {"observation": observation}, action, opens, luck)
+        unseen = state["unseen"]
+        state, first = trained.step(state, action, drawn(trained, "step", seeds, 1))
+        return unseen, first.uncertainty, trained.step(state, action, drawn(trained, "step", seeds, 2))[1].uncertainty
+
+    unseen, usual, _ = given(real)
+    assert (unseen > 0).float().mean() < 0.05
+    _, first, second = given(garbage)
+    assert auroc(torch.cat([usual, first]).numpy(), np.repeat([False, True], len(real))) > 0.9
+    assert (second < first).float().mean() > 0.9
 
 
 def test_time_limits_are_no_ends(trained):

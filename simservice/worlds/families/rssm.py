@@ -4,7 +4,8 @@ A lane is a deterministic memory and a drawn categorical latent; observations ar
 never by a step. Every training segment begins with a reset, as grounding in a real frame does in service: where
 training and observe() differed in this, one-step errors were four times as large. Ends are predicted from the next
 state, trained on true ends alone, and sampled. What separately trained heads leave open and where they disagree about
-the next frame is the uncertainty.
+the next frame is the uncertainty; in the first step after a real frame also what of that frame the latent does not
+show, beyond what is usual: garbage falls into latents that are well known.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from simservice.worlds.world import Batch, Call, Draw, Phase, Slot, StepOut, Ten
 
 _LOW, _HIGH = -8.0, 2.0  # of the heads' log-variance
 _APART = 4.0  # of squared disagreement beside the variance: what no head has seen must show
+_USUAL = 0.99  # quantile of held-out real frames that are shown as well as frames are
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +101,7 @@ class Rssm(World):
     action_scale: Tensor  # (actions,)
     counted: Tensor  # (foreseen,) 1 where the next frame has something to be foretold
     doubt_scale: Tensor  # () what disagreement is multiplied by to be the expected one-step NRMSE
+    usually_unseen: Tensor  # () how much of a real frame its latent may fail to show without doubt; see Senses.unseen
     scaled: Tensor  # () bool: scales are fitted; they stay when training goes on with more data
 
     def __init__(self, spec: WorldSpec, config: RssmConfig | None = None) -> None:
@@ -131,6 +134,7 @@ class Rssm(World):
         self.register_buffer("counted", counted, persistent=False)
         self.register_buffer("action_scale", torch.ones(self.action_codec.width))
         self.register_buffer("doubt_scale", torch.ones(()))
+        self.register_buffer("usually_unseen", torch.full((), torch.inf))
         self.register_buffer("scaled", torch.zeros((), dtype=torch.bool))
 
     @property
@@ -140,6 +144,7 @@ class Rssm(World):
             "grounded": Slot((), torch.bool, "index"),
             "memory": Slot((c.deter,), torch.float32),
             "latent": Slot((c.variables * c.classes,), torch.float32),
+            "unseen": Slot((), torch.float32),  # of the real frame that the lane was just given, beyond what is usual
         }
         if self.senses.width:
             slots["vector"] = Slot((self.senses.width,), torch.float32, "frame")
@@ -175,7 +180,9 @@ class Rssm(World):
     ) -> Tensors:
         features = self.senses.features(observation)
         action = self._action(previous_action)
-        return self._grounded(state, features, observation, action, is_first, draws["latent"])
+        after = self._grounded(state, features, observation, action, is_first, draws["latent"])
+        unseen = self.senses.unseen(torch.cat([after["memory"], after["latent"]], dim=-1), features, observation)
+        return {**after, "unseen": (unseen - self.usually_unseen).clamp(min=0)}
 
     def _grounded(
         self,
@@ -189,6 +196,7 @@ class Rssm(World):
         embedding = self.senses.encode(features, observation)
         memory, latent = self.model.ground(state["memory"], state["latent"], action, embedding, is_first, uniform)
         after = {"grounded": torch.ones_like(is_first), "memory": memory, "latent": latent}
+        after["unseen"] = torch.zeros_like(uniform[:, 0])
         if features is not None:
             after["vector"] = features.clone()
         return after | {leaf.path: observation[leaf.path].clone() for leaf in self.senses.pictures}
@@ -203,7 +211,7 @@ class Rssm(World):
             reward=self.reward.mean(said[:, : self.reward.bins]),
             terminated=probability > draws["termination"],
             termination_probability=probability,
-            uncertainty=self._doubt(memory) * self.doubt_scale,
+            uncertainty=self._doubt(memory) * self.doubt_scale + state["unseen"],
             aux={},
         )
         return after, out
@@ -326,8 +334,12 @@ class Rssm(World):
 
     @torch.no_grad()
     def calibrate(self, episodes: Sequence[Episode]) -> None:
-        """Sets the uncertainty's scale so that it is the one-step NRMSE on average."""
+        """Sets the uncertainty's scale so that it is the one-step NRMSE on average, and what is usually unseen."""
+        self.usually_unseen.fill_(torch.inf)
         missed, said = one_step_errors(self, episodes)
+        self.usually_unseen.fill_(0.0)
+        _, all_of_it = one_step_errors(self, episodes)
+        self.usually_unseen.copy_((all_of_it - said).quantile(_USUAL))
         self.doubt_scale.mul_(missed.mean() / said.mean().clamp(min=1e-12))
 
     # ---- storage ---------------------------------------------------------------------------------------------------
