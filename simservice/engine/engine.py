@@ -367,9 +367,7 @@ class Engine:
         self.sizes = prepared_sizes(self.world, str(self._arena.device), [*fitting, *larger[:1]])
         runner = self._runner(self._arena, self._control)
         runner.start(np.array([self._arena.scratch]))  # a real state, so that padding rows are legal ones
-        graphed = self._arena.device.type in GRAPHED
-        if graphed:
-            runner.prepare_graphs()
+        graphed = self._arena.device.type in GRAPHED and runner.prepare_graphs()
         self._stats.batches.clear()
         self._stats.padded_rows = 0
         self._ticker = Ticker(runner, self._arena, self._control, self.name)

@@ -1,7 +1,7 @@
 """A padded call of the world on a device as one graph: one copy up, one launch, one copy down. Knows no episodes.
 
 What a call needs and what it says lie in two blocks of pinned memory, so a tick moves each once. Rows are read and
-written within the graph; a row whose step is not finite stays as it was. On CUDA a call is captured once for every
+written within the graph; a row whose step is not finite stays as it was. On CUDA a call is recorded once for every
 batch size and replayed; elsewhere the very same lines are run, which is how they are tested.
 """
 
@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import gc
 import math
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,8 +26,11 @@ from simservice.worlds.noise import lane_draws
 from simservice.worlds.world import Call, Tensors, World
 
 ALIGNED = 16  # bytes: every array begins at a multiple
+RECORDED = frozenset({"cuda"})  # devices that record calls; on others they are run as they are
 WARM_UPS = 3  # runs before a capture, as torch asks for, on a stream apart
 LEAD = "observation/"  # before the names of observation leaves in what a call says
+
+_TORCH = str(Path(torch.__file__).parent)
 
 Fields = Mapping[str, tuple[np.dtype, tuple[int, ...]]]
 
@@ -70,11 +75,17 @@ class Said:
     uncertainty: Array | None = None
 
 
+class NoGraph(RuntimeError):
+    """A call of a world cannot be recorded, though it can be made; the text says where and why."""
+
+
 class GraphedCall:
     """`step` or `init` of a world over rows of an arena at one batch size.
 
     `whole`: over the arena's first rows as they lie instead of rows that an index picks; no row is gathered then, which
     pays when most of them are wanted.
+
+    Raises NoGraph where the device records graphs and the world's call is none.
     """
 
     def __init__(self, world: World, arena: Arena, size: int, call: Call, *, whole: bool = False) -> None:
@@ -88,7 +99,7 @@ class GraphedCall:
         self._said = Block(self._said_fields(), arena.device)
         self._actions = tuple(leaf.path for leaf in action)
         self._legal(action)
-        self._replay = self._captured() if arena.device.type == "cuda" else self._body
+        self._replay = _recorded(self._body) if arena.device.type in RECORDED else self._body
 
     # ---- called by whoever ticks -------------------------------------------------------------------------------------
 
@@ -177,20 +188,6 @@ class GraphedCall:
 
     # ---- once --------------------------------------------------------------------------------------------------------
 
-    def _captured(self) -> Callable[[], None]:
-        """The call as a graph. It is run a few times first, over the scratch row alone, which stays as it is."""
-        apart = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        apart.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(apart):
-            for _ in range(WARM_UPS):
-                self._body()
-        torch.cuda.current_stream().wait_stream(apart)
-        graph = torch.cuda.CUDAGraph()
-        # Another thread may be about a policy of its own meanwhile; what it does is no part of the graph.
-        with _nothing_freed(), torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            self._body()
-        return graph.replay
-
     def _legal(self, action: Sequence[Leaf]) -> None:
         """Fills what is asked with legal values: the scratch row, asked for by nobody, and actions of the space."""
         self._asked.arrays["index"][:] = self._arena.scratch
@@ -208,6 +205,42 @@ class GraphedCall:
         if self._uncertain:
             fields["uncertainty"] = (np.dtype(np.float32), (self.size,))
         return {**fields, "good": (np.dtype(np.bool_), (self.size,))}
+
+
+def _recorded(body: Callable[[], None]) -> Callable[[], None]:
+    """A call as a graph. It is run a few times first, over the scratch row alone, which stays as it is."""
+    apart = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    apart.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(apart):
+        for _ in range(WARM_UPS):
+            body()
+    torch.cuda.current_stream().wait_stream(apart)
+    graph = torch.cuda.CUDAGraph()
+    # A recording that breaks off would leave its own stream the current one. Another thread may be about a policy of
+    # its own meanwhile; what it does is no part of the graph.
+    as_before, recording = torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph
+    try:
+        with as_before, _nothing_freed(), recording(graph, capture_error_mode="thread_local"):
+            body()
+    except RuntimeError as error:
+        first = _first(error)
+        if isinstance(first, torch.OutOfMemoryError):
+            raise first from None
+        raise NoGraph(f"{_place(first)}: {str(first).partition(chr(10))[0]}") from error
+    return graph.replay
+
+
+def _first(error: BaseException) -> BaseException:
+    """What broke a recording off. To end a broken one fails, too, and what is raised is the failure of that."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
+
+
+def _place(error: BaseException) -> str:
+    """Where it was raised, outside of torch."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_TORCH)]
+    return f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}"
 
 
 @contextlib.contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +15,14 @@ from torch import Tensor
 from simservice.engine.arena import Arena
 from simservice.engine.batching import Span, all_true, any_true, cut, pad, piece
 from simservice.engine.control import Control
-from simservice.engine.graphs import GraphedCall
+from simservice.engine.graphs import GraphedCall, NoGraph
 from simservice.engine.luck import LuckAhead
 from simservice.engine.stats import EngineStats
 from simservice.types import Array, Leaves, leaves_of
 from simservice.worlds.noise import lane_draws
 from simservice.worlds.world import Call, Tensors, World
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -69,12 +73,27 @@ class Runner:
         self._uncertain = "uncertainty" in world.spec.capabilities
         self._known = known_uncertainty
 
-    def prepare_graphs(self) -> None:
-        """A graph for every size. One of all lanes' size takes the rows as they lie: nothing is gathered then."""
-        for size in self.sizes:
-            whole = size == self.arena.capacity
-            self._graphs["step", size] = GraphedCall(self.world, self.arena, size, "step", whole=whole)
-            self._graphs["init", size] = GraphedCall(self.world, self.arena, size, "init", whole=whole)
+    def prepare_graphs(self) -> bool:
+        """A graph for every size. One of all lanes' size takes the rows as they lie: nothing is gathered then.
+
+        False: the world's calls are none, so they are made one operation after another; a warning says why.
+        """
+        calls: tuple[Call, ...] = ("step", "init")
+        try:
+            for size, call in itertools.product(self.sizes, calls):
+                whole = size == self.arena.capacity
+                self._graphs[call, size] = GraphedCall(self.world, self.arena, size, call, whole=whole)
+        except NoGraph as error:
+            self._graphs.clear()
+            log.warning(
+                "world %r is no graph on %s (%s), so its calls are made operation by operation, many times slower for "
+                "few lanes; what asks for the values of tensors, .item() and if, cannot be recorded",
+                self.world.spec.name,
+                self.arena.device,
+                error,
+            )
+            return False
+        return True
 
     def step(self, lanes: Array, where: Span, action: Leaves) -> Stepped:
         """One step of every lane. Where the world's answer is not finite the lane stays in its state."""
