@@ -24,6 +24,7 @@ from simservice.data.collect import RealStepCounter
 from simservice.data.environments import close, make_environment
 from simservice.data.episodes import Dataset, fingerprint
 from simservice.proving.agent import learn
+from simservice.proving.card import number
 from simservice.proving.lanes import WorldLanes
 from simservice.proving.recipe import Figures, Recipe, Trial
 from simservice.proving.recipes import find
@@ -141,7 +142,7 @@ def report(recipe: Recipe, found: list[Figures], out: Path) -> None:
         seen, met = bar.seen(found), bar.met(found)
         rows.append({"figure": bar.figure, "across": bar.across, "bar": bar.words, "seen": seen, "met": met})
         word = "ok" if met else "SHORT"
-        print(f"{recipe.row} {recipe.name}: {bar.figure} ({bar.across}) {bar.words}: {seen:.4g} {word}", flush=True)
+        print(f"{recipe.row} {recipe.name}: {bar.figure} ({bar.across}) {bar.words}: {number(seen)} {word}", flush=True)
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{recipe.name}.json").write_text(json.dumps({"bars": rows, "seeds": found}, indent=2) + "\n")
 

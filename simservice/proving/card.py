@@ -79,9 +79,9 @@ def _lines(proof: Proof, folder: Path, pictures: Sequence[Path]) -> list[str]:
     return lines
 
 
-def number(value: float) -> str:
+def number(value: float | None) -> str:
     """Four digits that count, or a dash."""
-    return "-" if math.isnan(value) else f"{value:.4g}"
+    return "-" if value is None or math.isnan(value) else f"{value:.4g}"
 
 
 def verdict(check: Check) -> str:

@@ -92,7 +92,7 @@ class Proof:
             for bar in recipe.bars
         ]  # fmt: skip
         ended = [
-            Check(row=recipe.row, what=f"came to its end: {words}", bar="yes", seen=float("nan"), met=False)
+            Check(row=recipe.row, what=f"came to its end: {words}", bar="yes", seen=None, met=False)
             for words in self.failures
         ]
         return [*ended, *bars, *(control.check(recipe) for control in self.controls), *self.rows]

@@ -41,9 +41,11 @@ class Bar:
         if (self.least is None) == (self.most is None):
             raise ConfigError(f"the bar of {self.figure} needs one of least and most", key="bars")
 
-    def seen(self, figures: Sequence[Figures]) -> float:
-        """The figure over all seeds; NaN where a seed has none."""
+    def seen(self, figures: Sequence[Figures]) -> float | None:
+        """The figure over all seeds; None where a seed has none."""
         values = np.array([found.get(self.figure, np.nan) for found in figures])
+        if not len(values) or np.isnan(values).any():
+            return None
         if self.across == "median":
             return float(np.median(values))
         return float(values.min() if self.across == "min" else values.max())
@@ -51,6 +53,8 @@ class Bar:
     def met(self, figures: Sequence[Figures]) -> bool:
         """Whether the bar is reached; a figure that is not there reaches none."""
         value = self.seen(figures)
+        if value is None:
+            return False
         return bool(value >= self.least if self.least is not None else value <= (self.most or 0.0))
 
     @property
@@ -61,12 +65,12 @@ class Bar:
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One line of the table: id, what, bar, what was seen."""
+    """One line of the table: id, what, bar, what was seen (None: there was nothing to see)."""
 
     row: str
     what: str
     bar: str
-    seen: float
+    seen: float | None
     met: bool
 
 

@@ -107,5 +107,7 @@ def test_a_bar_is_held_to_median_or_worst_and_asks_for_one_side():
     figures = [{"x": 1.0}, {"x": 2.0}, {"x": 9.0}]
     assert Bar(figure="x", least=2).met(figures) and not Bar(figure="x", least=2, across="min").met(figures)
     assert Bar(figure="x", most=9, across="max").met(figures)
+    missing = Bar(figure="x", most=9)
+    assert missing.seen([*figures, {}]) is None and not missing.met([*figures, {}])
     with pytest.raises(ConfigError, match="one of least and most"):
         Bar(figure="x")

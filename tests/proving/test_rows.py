@@ -1,5 +1,6 @@
 """Rows of the acceptance table, on worlds that are known to pass and to fail them."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -10,10 +11,11 @@ from simservice.data.collect import RealStepCounter
 from simservice.data.environments import make_environment
 from simservice.data.episodes import Dataset, fingerprint
 from simservice.errors import ConfigError, InvalidInput
+from simservice.proving.card import number
 from simservice.proving.record import record
-from simservice.proving.rows import long_horizon
+from simservice.proving.rows import knowing, long_horizon
 from simservice.proving.rows.examine import examine
-from simservice.proving.rows.ground import Subject, auroc, told_apart
+from simservice.proving.rows.ground import Subject, auroc, check, told_apart
 from simservice.proving.rows.heads import time_limits_leak
 from simservice.proving.rows.long_horizon import stability
 from simservice.proving.thresholded import Thresholded
@@ -101,6 +103,25 @@ def test_frames_that_no_code_shows_are_told_from_real_ones(tmp_path, monkeypatch
         )
         *_, found = stability(subject)
         assert "no code shows" in found.what and found.met == alike
+
+
+def test_a_world_without_error_is_told_to_have_none_and_its_doubt_is_not_judged(tmp_path, monkeypatch):
+    monkeypatch.setattr(long_horizon, "STEPS", 30)
+    monkeypatch.setattr(long_horizon, "REAL_STEPS", 2000)
+    monkeypatch.setattr(knowing, "STEPS", 1000)
+    config = TrainConfig(overrides={"env_id": "CartPole-v1"})
+    train(dataset("CartPole-v1", 300, "mixed"), "oracle", tmp_path / "truth", config=config)
+    found = examine(tmp_path / "truth", ["A7", "A7c"], "mixed")
+    told = {check.what.partition(":")[0]: check for check in found}
+    assert told["no dream is wrong"].bar == "reported" and told["no dream is wrong"].seen is None
+    assert told["no dream of 25 steps is wrong"].seen is None and all(check.met for check in found)
+    json.dumps([vars(check) for check in found], allow_nan=False)
+
+
+def test_what_is_no_number_reaches_no_bar_and_is_nowhere_written_as_one():
+    lines = [check("A7", "a share", float("nan"), **bar) for bar in ({"least": 0}, {"most": 0}, {})]
+    assert [line.met for line in lines] == [False, False, True]
+    assert [line.seen for line in lines] == [None] * 3 and number(lines[0].seen) == "-"
 
 
 def test_time_limits_told_otherwise_change_no_weight(tmp_path):

@@ -20,6 +20,8 @@ from simservice.types import Array, Episode, Leaves
 from simservice.worlds.checkpoint import load
 from simservice.worlds.world import World
 
+RIGHT = 1e-4  # of the spread: what is no further off is as it should be, but for rounding
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -60,12 +62,18 @@ Row = Callable[[Subject], list[Check]]
 
 
 def check(row: str, what: str, value: float, *, least: float | None = None, most: float | None = None) -> Check:
-    """A line; without a bar it is reported."""
+    """A line; without a bar it is reported. NaN reaches no bar."""
+    seen = None if np.isnan(value) else float(value)
     if least is not None:
-        return Check(row=row, what=what, bar=f">= {least:g}", seen=float(value), met=bool(value >= least))
+        return Check(row=row, what=what, bar=f">= {least:g}", seen=seen, met=bool(value >= least))
     if most is not None:
-        return Check(row=row, what=what, bar=f"<= {most:g}", seen=float(value), met=bool(value <= most))
-    return Check(row=row, what=what, bar="reported", seen=float(value), met=True)
+        return Check(row=row, what=what, bar=f"<= {most:g}", seen=seen, met=bool(value <= most))
+    return Check(row=row, what=what, bar="reported", seen=seen, met=True)
+
+
+def remark(row: str, words: str) -> Check:
+    """A line of a row that has nothing to see or to judge here, and why."""
+    return Check(row=row, what=words, bar="reported", seen=None, met=True)
 
 
 def auroc(score: Array, positive: Array) -> float:

@@ -12,7 +12,7 @@ from simservice.data.environments import close, make_environment, max_episode_st
 from simservice.fidelity.pixels import is_picture
 from simservice.grounds import grid_dot
 from simservice.proving.recipe import Check
-from simservice.proving.rows.ground import Subject, auroc, check
+from simservice.proving.rows.ground import RIGHT, Subject, auroc, check, remark
 from simservice.training.windows import cut_windows, forecast, spread
 from simservice.types import Array, Leaves, leaves_of, to_leaves
 from simservice.worlds.codec import torch_dtype
@@ -115,16 +115,22 @@ def _residual(world: World, frames: Leaves) -> Array | None:
 def wrong_dreams(subject: Subject) -> list[Check]:
     """Area under the curve of the mean uncertainty for dreams whose error is more than twice the median one."""
     if "uncertainty" not in subject.world.spec.capabilities:
-        return [check("A7", "detector of wrong dreams: the family tells no uncertainty", float("nan"))]
+        return [remark("A7", "detector of wrong dreams: the family tells no uncertainty")]
     episodes = subject.fresh(REAL_STEPS // 2)
     windows = cut_windows(episodes, LEAD, 256, subject.world.context_frames)
     guess, rollout = forecast(subject.world, windows, copies=1)
     whole = windows.valid[:, -1]
     error = np.sqrt((((guess - windows.truth) / spread(episodes))[:, 1:] ** 2).mean(-1)).mean(1)[whole]
     unsure = rollout.uncertainty.mean(axis=1)[whole]
-    wrong = error > 2 * np.median(error)
+    if not len(error):
+        return [remark("A7", f"detector of wrong dreams: no episode lasts {windows.valid.shape[1]} steps")]
+    wrong = error > max(2 * float(np.median(error)), RIGHT)
+    if not wrong.any():
+        return [
+            remark("A7", f"no dream is wrong: the largest error of {len(error)} is {error.max():.2g} of the spread")
+        ]
     if wrong.sum() < LEAST_WRONG:
-        return [check("A7", f"detector of wrong dreams: {wrong.sum()} of {len(wrong)} to be told", float("nan"))]
+        return [remark("A7", f"detector of wrong dreams: {wrong.sum()} of {len(wrong)} to be told")]
     return [
         check("A7", f"detector of wrong dreams, AUROC (base rate {wrong.mean():.2f})", auroc(unsure, wrong), least=0.8)
     ]
