@@ -28,6 +28,9 @@ class Gang(Protocol):
     def average(self, parameters: Iterable[nn.Parameter], loss: Tensor) -> float:
         """Makes every gradient the mean over the members, and returns the mean loss."""
 
+    def follow(self, buffers: Iterable[Tensor]) -> None:
+        """Makes buffers the first member's: what a loss notes of its rows must be the same everywhere, too."""
+
     def agree(self, value: float) -> float:
         """The first member's value: what decides must be the same number everywhere."""
 
@@ -42,6 +45,9 @@ class _Alone(NamedTuple):
 
     def average(self, parameters: Iterable[nn.Parameter], loss: Tensor) -> float:
         return float(loss)
+
+    def follow(self, buffers: Iterable[Tensor]) -> None:
+        pass
 
     def agree(self, value: float) -> float:
         return value
@@ -88,6 +94,11 @@ class ProcessGang:
             parameter.grad = flat[offset:end].view_as(parameter)
             offset = end
         return float(flat[0])
+
+    def follow(self, buffers: Iterable[Tensor]) -> None:
+        """One message a buffer, as bytes: not every kind of group knows every dtype."""
+        for buffer in buffers:
+            distributed.broadcast(buffer.view(-1).view(torch.uint8), 0)
 
     def agree(self, value: float) -> float:
         shared = torch.tensor([value], dtype=torch.float64, device=self.device)

@@ -135,6 +135,7 @@ def _update(run: Run, phase: Phase, optimizer: torch.optim.Optimizer, loss: Loss
     run.world.train()
     batch = run.gang.part(run.loader.batch(phase, run.position.place, run.position.update), phase.groups)
     device = torch.device(run.device)
+    versions = [(buffer, buffer._version) for buffer in run.world.buffers()]
     with _luck(run), torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bfloat16"):
         whole, parts = loss(batch, {}, phase.name)
     share = run.position.update / phase.updates
@@ -153,6 +154,7 @@ def _update(run: Run, phase: Phase, optimizer: torch.optim.Optimizer, loss: Loss
     if phase.max_gradient_norm is not None:
         torch.nn.utils.clip_grad_norm_(run.world.parameters(), phase.max_gradient_norm)
     optimizer.step()
+    run.gang.follow(buffer for buffer, version in versions if buffer._version != version)
     return value, parts
 
 
