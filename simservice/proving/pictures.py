@@ -1,38 +1,25 @@
-"""Pictures of dreams: real frames, imagined ones and their difference; curves for vectors. Writes PNG files."""
+"""Pictures of dreams: the strip that a training writes, too; curves for vectors. Writes PNG files."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from simservice.proving.measures_pictures import Dreams, dream
 from simservice.proving.recipe import Trial
+from simservice.training.strip import png, write_strip
 from simservice.training.windows import cut_windows, forecast, has_pictures
 from simservice.types import Array
 
-LEAST_SIDE = 96  # pixels a frame is shown at
 CURVES_HIGH, CURVES_WIDE = 120, 360
 
 
 def write(trial: Trial, path: Path, steps: int = 12) -> Path:
     """An open-loop dream of a held-out episode, beside reality."""
     if has_pictures(trial.held_out):
-        picture = strip(dream(trial.world, [max(trial.held_out, key=len)], steps, 1))
-    else:
-        picture = curves(trial)
-    Image.fromarray(picture).save(path)
+        return write_strip(trial.world, trial.held_out, path, steps)
+    path.write_bytes(png(curves(trial)))
     return path
-
-
-def strip(found: Dreams) -> Array:
-    """(height, width, 3) uint8: the first window's real frames, imagined frames, and differences, row by row."""
-    real, dreamt = found.real[0, ..., -3:], found.dreamt[0, ..., -3:]
-    error = np.abs(real.astype(np.int16) - dreamt).astype(np.uint8)
-    times = -(-LEAST_SIDE // real.shape[1])
-    rows = [np.concatenate([_framed(frame, times) for frame in frames], axis=1) for frames in (real, dreamt, error)]
-    return np.concatenate(rows)
 
 
 def curves(trial: Trial, horizon: int = 50, features: int = 6) -> Array:
@@ -53,8 +40,3 @@ def curves(trial: Trial, horizon: int = 50, features: int = 6) -> Array:
                 panel[(rows + shift).round().astype(int), across.round().astype(int)] = colour
         panels.append(np.pad(panel, ((1, 1), (1, 1), (0, 0)), constant_values=70))
     return np.concatenate(panels)
-
-
-def _framed(frame: Array, times: int) -> Array:
-    large = np.repeat(np.repeat(frame, times, axis=0), times, axis=1)
-    return np.pad(large, ((1, 1), (1, 1), (0, 0)), constant_values=70)

@@ -10,6 +10,9 @@ import torch
 
 import simservice.grounds  # noqa: F401  so that gymnasium knows them
 from simservice.data.collect import collect
+from simservice.data.environments import make_environment
+from simservice.data.episodes import Dataset, fingerprint
+from simservice.training.trainer import TrainConfig, train
 from simservice.types import WorldSpec
 from simservice.worlds import registry
 from simservice.worlds.noise import lane_draws
@@ -28,7 +31,7 @@ SMALLER = {
     },
     "rssm": {"batch_size": 16},
     "tokens": {
-        **{"patch": 16, "width": 32, "heads": 2, "layers": 2, "decoder_layers": 1, "window": 2, "tokenizer_hidden": 64},
+        **{"width": 32, "heads": 2, "layers": 2, "decoder_layers": 1, "window": 2, "tokenizer_hidden": 64},
         **{"batch": 8, "segment": 2, "tokenizer_learning_rate": 5e-3},
     },
 }
@@ -79,6 +82,21 @@ def fitted(family, env_id, data, updates=40, overrides=None):
             loss.backward()
             optimizer.step()
     return world.eval().requires_grad_(False)
+
+
+def trained(family, folder, overrides, **config):
+    """The folder of a world of Catch, named after its family, that the trainer made of a few hundred real steps."""
+    env, data = make_environment("simservice.grounds:" + CATCH), episodes(CATCH)
+    dataset = Dataset(
+        episodes=data,
+        observation_space=env.observation_space,
+        action_space=env.action_space,
+        env_id=CATCH,
+        hash=fingerprint(data),
+        real_steps=600,
+    )
+    train(dataset, family, folder / family, config=TrainConfig(overrides=overrides, **config))
+    return folder / family
 
 
 def segments(data, count, length, chance):

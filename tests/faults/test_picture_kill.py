@@ -5,29 +5,16 @@ The short form of the lines tokens-catch and diffusion-catch of `make faults`.
 
 import pictures
 import pytest
-from world_fitting import CATCH, SMALLER, episodes
+from world_fitting import SMALLER, trained
 
 from simservice.client.session import RemoteSession
-from simservice.data.environments import make_environment
-from simservice.data.episodes import Dataset, fingerprint
-from simservice.training.trainer import TrainConfig, train
 
 STEPS, KILLED_AT = 96, (80, 91)  # the first snapshot is taken at the 64th request and kept some steps later
 
 
 @pytest.fixture(scope="module", params=["tokens", "diffusion"])
 def world(request, tmp_path_factory, ray_service):
-    env, data = make_environment("simservice.grounds:" + CATCH), episodes(CATCH)
-    dataset = Dataset(
-        episodes=data,
-        observation_space=env.observation_space,
-        action_space=env.action_space,
-        env_id=CATCH,
-        hash=fingerprint(data),
-        real_steps=600,
-    )
-    folder = tmp_path_factory.mktemp("worlds") / request.param
-    train(dataset, request.param, folder, config=TrainConfig(overrides=SMALLER[request.param], most_updates=20))
+    folder = trained(request.param, tmp_path_factory.mktemp("worlds"), SMALLER[request.param], most_updates=20)
     ray_service.deploy(folder, (2, 2))
     yield folder.name
     ray_service.remove(folder.name)

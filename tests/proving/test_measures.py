@@ -10,9 +10,9 @@ from simservice.data.collect import RealStepCounter
 from simservice.data.environments import make_environment
 from simservice.grounds import cartpole_pixels, catch
 from simservice.proving.measures_latent import latent_figures
-from simservice.proving.measures_pictures import action_figures, cartpole_figures, catch_figures, dream
-from simservice.proving.pictures import strip
+from simservice.proving.measures_pictures import action_figures, cartpole_figures, catch_figures
 from simservice.proving.record import record
+from simservice.training.strip import dreamt_frames, strip
 from simservice.types import WorldSpec
 from simservice.worlds import registry
 from simservice.worlds.families.persistence import Persistence
@@ -131,7 +131,7 @@ def test_a_linear_reading_finds_what_a_state_holds_and_nothing_where_it_holds_an
 
 def test_a_strip_shows_reality_the_dream_and_their_difference():
     seen = trial("simservice/Catch-v0", ExactCatch(spec_of("simservice/Catch-v0")))
-    picture = strip(dream(seen.world, seen.fresh(70), 7, 1))
+    picture = strip(*dreamt_frames(seen.world, seen.fresh(70)[0], 7))
     rows = np.split(picture, 3)
     assert picture.dtype == np.uint8 and rows[0].shape == rows[2].shape
     assert np.array_equal(rows[0], rows[1])

@@ -3,19 +3,16 @@
 import gymnasium as gym
 import numpy as np
 import pytest
-from world_fitting import CATCH, SMALLER, episodes
+from world_fitting import CATCH, SMALLER, trained
 
-from simservice.data.environments import make_environment
-from simservice.data.episodes import Dataset, fingerprint
 from simservice.errors import InvalidInput
 from simservice.grounds import catch
 from simservice.proving.rows.ground import auroc
 from simservice.serving.local import LocalConfig, LocalServer
-from simservice.training.trainer import TrainConfig, train
 
 LANES = 32
 SETTINGS = {
-    "tokens": {**SMALLER["tokens"], "patch": 8, "tokenizer_updates": 300, "updates": 60, "evaluate_every": 60},
+    "tokens": {**SMALLER["tokens"], "tokenizer_updates": 300, "updates": 60, "evaluate_every": 60},
     "rssm": {"depth": 16, "batch_size": 16, "segment_length": 7, "updates": 20, "evaluate_every": 20},
     "diffusion": {**SMALLER["diffusion"], "patch": 2, "channels": [16, 16], "updates": 300},
 }
@@ -23,17 +20,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="module", params=SETTINGS)
 def envs(request, tmp_path_factory):
-    env, data = make_environment("simservice.grounds:" + CATCH), episodes(CATCH)
-    dataset = Dataset(
-        episodes=data,
-        observation_space=env.observation_space,
-        action_space=env.action_space,
-        env_id=CATCH,
-        hash=fingerprint(data),
-        real_steps=600,
-    )
-    folder = tmp_path_factory.mktemp("worlds") / request.param
-    train(dataset, request.param, folder, config=TrainConfig(overrides=SETTINGS[request.param]))
+    folder = trained(request.param, tmp_path_factory.mktemp("worlds"), SETTINGS[request.param])
     with LocalServer([folder], store_url="memory:", config=LocalConfig(grace_s=0.1)) as server:
         made = gym.make_vec(
             "simservice.client:simservice/World-v0", num_envs=LANES, address=server.address, world=folder.name
