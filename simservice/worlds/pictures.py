@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import gymnasium as gym
@@ -13,6 +14,8 @@ from torch import Tensor
 from simservice.errors import InvalidInput
 from simservice.types import leaves_of
 from simservice.worlds.codec import torch_dtype
+
+_USUAL_PATCH, _FEWEST_ALONG, _MOST_PATCHES = 8, 4, 600
 
 MAX_CHANNELS = 16
 """Colours, or a stack of frames; more than this is no picture."""
@@ -76,6 +79,30 @@ def _channel_axis(shape: tuple[int, ...]) -> int | None:
     if len(shape) == 2:
         return None
     return 2 if shape[2] <= shape[0] else 0
+
+
+def patch_side(pictures: Pictures, asked: int | None) -> int:
+    """How many pixels a side the squares have that pictures are cut into; None asked: what suits them.
+
+    That is the common divisor of both sides nearest to 8, by ratio, that gives 4 squares or more along each side and
+    no more than 600 in all. Raises InvalidInput where there is none, and where what was asked does not divide both.
+    """
+    _, height, width = pictures.shape
+    sides, setting = f"{height} x {width} pixels", "set patch to a divisor of both"
+    if asked is not None:
+        if height % asked or width % asked:
+            raise InvalidInput(pictures.path, f"its {sides} are no multiple of the patch, {asked}; {setting}")
+        return asked
+    fitting = [
+        side
+        for side in range(1, min(height, width) // _FEWEST_ALONG + 1)
+        if height % side == 0 == width % side and height * width <= _MOST_PATCHES * side**2
+    ]
+    if not fitting:
+        raise InvalidInput(
+            pictures.path, f"no patch cuts its {sides} into a few hundred squares; record others, or {setting}"
+        )
+    return min(fitting, key=lambda side: (abs(math.log(side / _USUAL_PATCH)), -side))
 
 
 def centred(value: Tensor) -> Tensor:

@@ -14,7 +14,16 @@ from simservice.worlds.rollout import imagine
 CELLS, PIXELS = 4, 4
 PICTURE = spaces.Box(0, 255, (PIXELS, CELLS * PIXELS, 3), np.uint8)
 SMALL = {
-    **{"patch": PIXELS, "levels": (4, 4), "tokenizer_hidden": 32, "width": 32, "heads": 2, "layers": 1, "window": 3},
+    **{
+        "patch": PIXELS,
+        "levels": (4, 4),
+        "codes": 16,
+        "tokenizer_hidden": 32,
+        "width": 32,
+        "heads": 2,
+        "layers": 1,
+        "window": 3,
+    },
     **{
         "decoder_layers": 1,
         "dropout": 0.0,
@@ -80,7 +89,9 @@ def learned(data, updates=(100, 160), **overrides):
 
 @pytest.fixture(scope="module", params=["autoregressive", "parallel"])
 def world(request):
-    return learned(walks(), decoding=request.param)
+    """As a world is by itself; and the other way of everything."""
+    other = {"decoding": "parallel", "quantizer": "fsq", "starts": "imagined"}
+    return learned(walks(), **({} if request.param == "autoregressive" else other))
 
 
 def cells(observation):
@@ -133,7 +144,26 @@ def test_a_picture_that_the_patch_does_not_divide_is_refused():
         untrained(space=spaces.Box(0, 1, (4,), np.float32))
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "patch"), [(32, 32, 8), (64, 64, 8), (84, 84, 7), (96, 96, 8), (210, 160, 10), (10, 10, 2)]
+)
+def test_pictures_of_any_usual_size_are_cut_into_a_few_hundred_patches_or_less(height, width, patch):
+    space = spaces.Box(0, 255, (height, width, 3), np.uint8)
+    assert untrained(space=space, patch=None).tokenizer.patch == patch
+
+
+def test_a_picture_that_no_patch_cuts_into_few_is_refused_in_words():
+    for height, width in ((211, 160), (100, 98)):
+        with pytest.raises(InvalidInput, match=r"no patch cuts its .* pixels into a few hundred squares"):
+            untrained(space=spaces.Box(0, 255, (height, width, 3), np.uint8), patch=None)
+
+
 def test_a_config_that_cannot_be_is_refused():
-    for wrong, words in (({"width": 40}, "multiple"), ({"window": 0}, "1 or more"), ({"temperature": 0.0}, "above 0")):
+    for wrong, words in (
+        ({"width": 40}, "multiple"),
+        ({"patch": 0}, "1 or more"),
+        ({"window": 0}, "1 or more"),
+        ({"temperature": 0.0}, "above 0"),
+    ):
         with pytest.raises(ConfigError, match=words):
             untrained(**wrong)

@@ -7,14 +7,9 @@ from simservice.proving.measures_pictures import catch_figures
 from simservice.proving.measures_tokens import cartpole_token_figures
 from simservice.proving.recipe import Bar, Recipe
 
-# A codebook: two patches that are rare can share a code of rounded levels for good; see docs/worlds.md.
-TOKENIZER = {"quantizer": "vq", "codes": 512, "tokenizer_updates": 1000, "tokenizer_learning_rate": 3e-3}
+TOKENIZER = {"tokenizer_updates": 1000}
 SMALL = {"width": 64, "learning_rate": 2e-3, "warm_up": 100}
-# Starts as they were recorded: drawn ones had one column of eight in 4 of 100 episodes, and an agent that misses it.
-CATCH = {
-    **{**TOKENIZER, **SMALL, "window": 2, "segment": 2, "batch": 48, "updates": 1600, "evaluate_every": 800},
-    "starts": "recorded",
-}
+CATCH = {**TOKENIZER, **SMALL, "window": 2, "segment": 2, "batch": 48, "updates": 1600, "evaluate_every": 800}
 CATCH_BARS = (
     Bar(figure="real_return", least=0.9),
     Bar(figure="real_return", least=0.7, across="min"),
@@ -27,10 +22,8 @@ CATCH_BARS = (
     Bar(figure="minutes", most=20, across="max"),
 )
 
-# A codebook, for rounded levels keep to some 100 codes of what they could tell apart here; see docs/worlds.md.
 CART_POLE = {
-    **{"quantizer": "vq", "codes": 1024, "tokenizer_hidden": 256},
-    **{"tokenizer_updates": 1500, "tokenizer_learning_rate": 3e-3},
+    **{"codes": 1024, "tokenizer_hidden": 256, "tokenizer_updates": 1500},
     **{"window": 16, "segment": 16, "batch": 3, "width": 64, "decoder_layers": 1, "decoding": "parallel"},
     **{"updates": 3000, "learning_rate": 5e-3, "evaluate_every": 3000},
 }

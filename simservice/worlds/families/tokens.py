@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from simservice.errors import InvalidInput
 from simservice.types import Episode, WorldSpec
 from simservice.worlds.codec import Codec
 from simservice.worlds.nets.members import padded
@@ -27,7 +26,7 @@ from simservice.worlds.nets.quantize import Codebook, FiniteScalar
 from simservice.worlds.nets.reward_values import RewardValues
 from simservice.worlds.nets.tokenizer import Tokenizer
 from simservice.worlds.one_step import one_step_errors
-from simservice.worlds.pictures import Pictures
+from simservice.worlds.pictures import Pictures, patch_side
 from simservice.worlds.recorded_starts import RecordedStarts
 from simservice.worlds.world import Batch, Call, Draw, Phase, Slot, StepOut, Tensors, World
 
@@ -40,8 +39,8 @@ _CALIBRATED = 2**24  # logits that the choice of a temperature looks at
 class TokensConfig:
     """Size and schedule. The defaults fit pictures of 32 x 32 pixels in some minutes on one core."""
 
-    patch: int = 8  # pixels
-    quantizer: Literal["fsq", "vq"] = "fsq"
+    patch: int | None = None  # pixels a side; None: a common divisor of the picture's sides near 8
+    quantizer: Literal["fsq", "vq"] = "vq"  # fsq: two patches that are rare can share a code for good
     levels: tuple[int, ...] = (8, 8, 6)  # fsq: the codes are all combinations, here 384
     codes: int = 512  # vq
     code_width: int = 16  # vq
@@ -57,12 +56,12 @@ class TokensConfig:
     dropout: float = 0.1
     decoding: Literal["autoregressive", "parallel"] = "autoregressive"
     passes: int = 1  # parallel: in how many a frame is drawn
-    starts: Literal["imagined", "recorded"] = "imagined"
+    starts: Literal["imagined", "recorded"] = "recorded"  # imagined: drawn by the world, some kinds too rarely
     temperature: float | None = None  # None: chosen on held-out episodes
     reward_values: int = 32
     tokenizer_updates: int = 1500
     tokenizer_batch: int = 32
-    tokenizer_learning_rate: float = 2e-3
+    tokenizer_learning_rate: float = 3e-3
     updates: int = 1500
     batch: int = 32
     segment: int = 4  # steps
@@ -74,9 +73,11 @@ class TokensConfig:
     def __post_init__(self) -> None:
         if self.width % self.heads or self.width % 16:
             raise ValueError("width must be a multiple of heads and of 16")
-        for name in ("patch", "depth", "window", "layers", "decoder_layers", "passes", "segment"):
+        for name in ("depth", "window", "layers", "decoder_layers", "passes", "segment"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more")
+        if self.patch is not None and self.patch < 1:
+            raise ValueError("patch must be 1 or more")
         if self.temperature is not None and self.temperature <= 0:
             raise ValueError("temperature must be above 0")
         if max(math.prod(self.levels), self.codes) > 2**15:
@@ -98,13 +99,11 @@ class Tokens(World):
         capabilities = frozenset({"reward", "termination", "uncertainty", "context"})
         super().__init__(replace(spec, family=self.family, capabilities=capabilities), config)
         self.pictures = Pictures(spec.observation_space, "observation")
-        if self.pictures.shape[1] % config.patch or self.pictures.shape[2] % config.patch:
-            found = f"its {self.pictures.shape[1]} x {self.pictures.shape[2]} pixels are no multiple of the patch"
-            raise InvalidInput(self.pictures.path, f"{found}, {config.patch}; set patch to a divisor of both")
+        patch = patch_side(self.pictures, config.patch)
         self.action_codec = Codec(spec.action_space, "action")
         book = config.quantizer == "vq"
         quantizer = Codebook(config.codes, config.code_width) if book else FiniteScalar(config.levels)
-        self.tokenizer = Tokenizer(self.pictures.shape, config.patch, quantizer, config.depth, config.tokenizer_hidden)
+        self.tokenizer = Tokenizer(self.pictures.shape, patch, quantizer, config.depth, config.tokenizer_hidden)
         self.dynamics = NextFrame(
             Grid(self.tokenizer.rows, self.tokenizer.columns, config.depth),
             quantizer.size,
