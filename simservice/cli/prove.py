@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from simservice.cli.options import pick_device
 from simservice.cli.screen import console, next_step, spinner
 from simservice.errors import ConfigError
 
@@ -31,6 +32,9 @@ def prove(
         int | None,
         typer.Option(min=1, help="Parts made side by side, a thread each [one a processor]."),
     ] = None,
+    device: Annotated[
+        str, typer.Option(help="On which worlds are trained: auto, cpu or cuda. All else is done on the processor.")
+    ] = "cpu",
     again: Annotated[
         bool, typer.Option("--again", help="Make everything anew, also what is kept of the same data, code and recipe.")
     ] = False,
@@ -48,7 +52,13 @@ def prove(
 
     recipes = list(all_recipes().values()) if name == ALL else [find(name)]
     config = ProofConfig(
-        seeds=_seeds(seeds), out=out, with_controls=controls, with_rows=rows, control_agents=control_agents, again=again
+        seeds=_seeds(seeds),
+        out=out,
+        with_controls=controls,
+        with_rows=rows,
+        control_agents=control_agents,
+        again=again,
+        device=pick_device(device),
     )
     if processes is not None:
         config = replace(config, processes=processes)

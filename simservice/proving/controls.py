@@ -6,18 +6,18 @@ C1 the recipe's world untrained, C2 trained on shuffled actions, C3 persistence 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from simservice.data.environments import close, make_environment
 from simservice.data.episodes import Dataset, fingerprint
+from simservice.fidelity.pixels import is_picture
 from simservice.proving.recipe import Recipe
 from simservice.training.loader import split
 from simservice.training.trainer import TrainConfig, train
-from simservice.training.windows import has_pictures
 from simservice.types import Episode, Provenance, WorldSpec, leaves_of
 from simservice.worlds import checkpoint, registry
 
@@ -25,33 +25,35 @@ SHARE = 0.15
 """C1 to C3 must stay below random play's return plus this share of the way to the best."""
 
 
+Build = Callable[[Recipe, Dataset, TrainConfig, Path], Path]
+"""Writes a control's world to a folder, which it returns; the settings are those of the recipe's own training."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Control:
-    """One control, its world written."""
+    """One control."""
 
     name: str  # C1 ...
     words: str
-    folder: Path
     judged: str  # "near random", "target" or "reported"
+    build: Build
+    sealed: bool = True  # from reality; the truth alone cannot be
 
 
-def build(recipe: Recipe, dataset: Dataset, seed: int, folder: Path) -> list[Control]:
-    """Writes the worlds of all controls."""
-    made = [
-        Control(name="C1", words="untrained", folder=_untrained(recipe, dataset, folder / "c1"), judged="near random"),
-        Control(
-            name="C2", words="shuffled actions", folder=_shuffled(recipe, dataset, seed, folder / "c2"),
-            judged="near random",
-        ),
-        Control(name="C3", words="persistence", folder=_family(dataset, "persistence", folder / "c3"),
-                judged="near random"),
-    ]  # fmt: skip
-    if not has_pictures(dataset.episodes):
-        linear = _family(dataset, "linear", folder / "c4")
-        made.append(Control(name="C4", words="ridge regression", folder=linear, judged="reported"))
-    limit = dataset.max_episode_steps or max(len(episode) for episode in dataset.episodes)
-    oracle = _family(dataset, "oracle", folder / "c5", history_limit=limit)
-    return [*made, Control(name="C5", words="the truth", folder=oracle, judged="target")]
+def names(recipe: Recipe) -> list[str]:
+    """Which controls a recipe has."""
+    environment = make_environment(recipe.env_id, recipe.env_kwargs)
+    try:
+        leaves = leaves_of(environment.observation_space, "observation")
+    finally:
+        close(environment)
+    pictures = any(is_picture(np.empty(leaf.shape, leaf.dtype), 0) for leaf in leaves)
+    return [control.name for control in _ALL if not (pictures and control.name == "C4")]
+
+
+def find(name: str) -> Control:
+    """The control of this name."""
+    return next(control for control in _ALL if control.name == name)
 
 
 def ceiling(recipe: Recipe, chance: float) -> float:
@@ -74,7 +76,7 @@ def shuffled(episodes: Sequence[Episode]) -> tuple[Episode, ...]:
     )
 
 
-def _untrained(recipe: Recipe, dataset: Dataset, out: Path) -> Path:
+def _untrained(recipe: Recipe, dataset: Dataset, config: TrainConfig, out: Path) -> Path:
     spec = WorldSpec(
         name=out.name,
         version="",
@@ -90,15 +92,32 @@ def _untrained(recipe: Recipe, dataset: Dataset, out: Path) -> Path:
     return out
 
 
-def _shuffled(recipe: Recipe, dataset: Dataset, seed: int, out: Path) -> Path:
+def _shuffled(recipe: Recipe, dataset: Dataset, config: TrainConfig, out: Path) -> Path:
     episodes = shuffled(dataset.episodes)
-    dealt = replace(dataset, episodes=episodes, hash=fingerprint(episodes))
-    config = TrainConfig(seed=seed, overrides=recipe.overrides, patience=recipe.patience)
-    train(dealt, recipe.family, out, config=config)
+    train(replace(dataset, episodes=episodes, hash=fingerprint(episodes)), recipe.family, out, config=config)
     return out
 
 
-def _family(dataset: Dataset, family: str, out: Path, **overrides: Any) -> Path:
-    leaves_of(dataset.observation_space, "observation")
-    train(dataset, family, out, config=TrainConfig(overrides=overrides))
+def _persistence(recipe: Recipe, dataset: Dataset, config: TrainConfig, out: Path) -> Path:
+    train(dataset, "persistence", out)
     return out
+
+
+def _linear(recipe: Recipe, dataset: Dataset, config: TrainConfig, out: Path) -> Path:
+    train(dataset, "linear", out)
+    return out
+
+
+def _truth(recipe: Recipe, dataset: Dataset, config: TrainConfig, out: Path) -> Path:
+    limit = dataset.max_episode_steps or max(len(episode) for episode in dataset.episodes)
+    train(dataset, "oracle", out, config=TrainConfig(overrides={"history_limit": limit}))
+    return out
+
+
+_ALL = (
+    Control(name="C1", words="untrained", judged="near random", build=_untrained),
+    Control(name="C2", words="shuffled actions", judged="near random", build=_shuffled),
+    Control(name="C3", words="persistence", judged="near random", build=_persistence),
+    Control(name="C4", words="ridge regression", judged="reported", build=_linear),
+    Control(name="C5", words="the truth", judged="target", build=_truth, sealed=False),
+)

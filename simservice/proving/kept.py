@@ -62,6 +62,11 @@ def read(file: Path, key: str) -> dict[str, Any] | None:
     return found if found.get("key") == key else None
 
 
+def found(file: Path) -> dict[str, Any]:
+    """What was kept, of whatever it is; nothing: {}."""
+    return _read(file)
+
+
 def seconds_of(file: Path) -> float | None:
     """How long the part took when it was last made, whatever has changed since; None: never made."""
     seconds = _read(file).get("seconds")

@@ -21,7 +21,7 @@ from simservice.grounds import cartpole_pixels
 from simservice.proving.measures import vector_figures
 from simservice.proving.measures_pictures import cartpole_figures
 from simservice.proving.recipe import Figures, Trial
-from simservice.training.trainer import TrainConfig, train
+from simservice.training.trainer import train
 from simservice.training.windows import cut_windows, forecast, nrmse, spread
 from simservice.types import Array, Episode
 from simservice.worlds.checkpoint import load
@@ -105,9 +105,8 @@ def _single(trial: Trial, path: str) -> World:
     episodes = tuple(_only(episode, path) for episode in trial.dataset.episodes)
     key = path.removeprefix("observation/")
     dataset = replace(trial.dataset, episodes=episodes, observation_space=space[key], hash=fingerprint(episodes))
-    config = TrainConfig(seed=trial.seed, overrides=trial.recipe.overrides, patience=trial.recipe.patience)
     out = trial.folder.parent / f"{trial.folder.name}-{key}"
-    train(dataset, trial.recipe.family, out, config=config)
+    train(dataset, trial.recipe.family, out, config=trial.recipe.training(trial.seed, trial.device))
     return load(out).world
 
 

@@ -1,4 +1,4 @@
-"""The parts of a proof, each made by itself and kept on disk: random play, one world and its agent, controls, rows.
+"""The parts of a proof, each made by itself and kept on disk: random play, data, a world and its agent, controls, rows.
 
 So parts can be made side by side, an ended proof goes on where it stood, and what is the same is not done twice.
 """
@@ -28,14 +28,14 @@ from simservice.proving.recipe import Check, Figures, Recipe, Trial
 from simservice.proving.record import record
 from simservice.proving.rows.examine import examine
 from simservice.proving.scoring import score
-from simservice.training.trainer import TrainConfig, train
+from simservice.training.trainer import train
 from simservice.worlds import checkpoint
 
 Say = Callable[[str], None]
-Kind = Literal["chance", "seed", "controls", "rows"]
+Kind = Literal["chance", "data", "seed", "control", "rows"]
 
 CHANCE_EPISODES = 100
-EXPECTED_S: dict[Kind, float] = {"chance": 5, "seed": 600, "controls": 1200, "rows": 200}
+EXPECTED_S: dict[Kind, float] = {"chance": 5, "data": 5, "seed": 600, "control": 300, "rows": 200}
 """Of a part that was never made, to begin with."""
 
 
@@ -47,6 +47,7 @@ class Part:
     kind: Kind
     seed: int  # of the world; of controls and rows the first one's
     config: ProofConfig
+    control: str = ""  # C1 ...
     through: bool = False  # the agent learns through the client
     chance: float = float("nan")  # random play's return
 
@@ -58,7 +59,8 @@ class Part:
     @property
     def file(self) -> Path:
         """Where its result is kept."""
-        return self.folder / (f"seed{self.seed}.json" if self.kind == "seed" else f"{self.kind}.json")
+        names = {"data": f"data{self.seed}", "seed": f"seed{self.seed}", "control": f"control-{self.control.lower()}"}
+        return self.folder / f"{names.get(self.kind, self.kind)}.json"
 
     @property
     def place(self) -> Path:
@@ -73,7 +75,8 @@ class Part:
     @property
     def words(self) -> str:
         """tokens-catch, seed 1."""
-        return f"{self.recipe.name}, seed {self.seed}" if self.kind == "seed" else f"{self.recipe.name}, {self.kind}"
+        names = {"data": f"data of seed {self.seed}", "seed": f"seed {self.seed}", "control": f"control {self.control}"}
+        return f"{self.recipe.name}, {names.get(self.kind, self.kind)}"
 
     @property
     def expected_s(self) -> float:
@@ -81,15 +84,14 @@ class Part:
         return kept.seconds_of(self.file) or EXPECTED_S[self.kind]
 
     def key(self) -> str:
-        """Of all that decides the result. Controls and rows stand on the first seed's data and world."""
-        recipe, config = self.recipe, self.config
-        besides: list[Any] = [self.kind, self.seed, config.score_episodes, self.chance]
-        if self.kind == "seed":
-            besides.append(self.through)
-        elif self.kind != "chance":
-            spec, provenance = checkpoint.describe(self.world)
-            besides += [provenance.dataset_hash, spec.version, config.control_agents]
-        return kept.key_of(recipe, *besides)
+        """Of all that decides the result. Controls stand on the first seed's data, rows on its world."""
+        config, besides = self.config, list[Any]([self.kind, self.seed])
+        if self.kind in ("seed", "control"):
+            besides += [config.device, config.score_episodes, self.chance, self.data().hash]
+            besides += [self.through] if self.kind == "seed" else [self.control, config.control_agents]
+        elif self.kind == "rows":
+            besides.append(checkpoint.describe(self.world)[0].version)
+        return kept.key_of(self.recipe, *besides)
 
     def made(self) -> dict[str, Any] | None:
         """Its result, if an earlier one holds; None: it is to be made."""
@@ -97,14 +99,15 @@ class Part:
             return None
         try:
             found = kept.read(self.file, self.key())
-            return found if found is None or self.kind != "seed" or self._whole(found) else None
+            return found if found is not None and self._whole(found) else None
         except SimserviceError:  # the world or the data it stands on is gone or damaged
             return None
 
     def _whole(self, found: dict[str, Any]) -> bool:
-        """Whether data and world on disk are those of the result."""
-        version = checkpoint.describe(self.world)[0].version
-        return bool(version == found["version"] and self.data().hash == found["dataset_hash"])
+        """Whether data or world on disk are those of the result."""
+        if self.kind == "data":
+            return bool(self.data().hash == found["dataset_hash"])
+        return self.kind != "seed" or bool(checkpoint.describe(self.world)[0].version == found["version"])
 
     def data(self) -> Dataset:
         """What the seed's world learned from."""
@@ -115,7 +118,7 @@ def make(part: Part, say: Say) -> dict[str, Any]:
     """Does the part's work and keeps its result, which is returned."""
     torch.set_num_threads(1)
     began, judge = time.monotonic(), RealStepCounter()
-    work = {"chance": _chance, "seed": _one_seed, "controls": _controls, "rows": _rows}[part.kind]
+    work = {"chance": _chance, "data": _data, "seed": _one_seed, "control": _control, "rows": _rows}[part.kind]
     found = work(part, judge, say)
     seconds = round(time.monotonic() - began, 1)
     return kept.write(part.file, part.key(), seconds=seconds, judging_steps=judge.steps, **found)
@@ -155,19 +158,29 @@ def _chance(part: Part, judge: RealStepCounter, say: Say) -> dict[str, Any]:
     return {"chance": float(np.mean(returns))}
 
 
+def _data(part: Part, judge: RealStepCounter, say: Say) -> dict[str, Any]:
+    """Records what the seed's world may learn from."""
+    began, worked = time.monotonic(), processor_s()
+    shutil.rmtree(part.place, ignore_errors=True)  # only what a proof wrote lies in it
+    say(f"{part.recipe.real_steps:,} real steps")
+    dataset, counter = record_dataset(part.recipe, part.seed, part.place / "data")
+    spent = {"processor_s": processor_s() - worked, "clock_s": time.monotonic() - began}
+    return {"dataset_hash": dataset.hash, "real_steps": counter.steps, "real_resets": counter.resets, **spent}
+
+
 def _one_seed(part: Part, judge: RealStepCounter, say: Say) -> dict[str, Any]:
-    """Records, trains, serves, lets an agent learn, scores it, measures the world."""
+    """Trains on what was recorded, serves, lets an agent learn, scores it, measures the world."""
     recipe, began, worked = part.recipe, time.monotonic(), processor_s()
-    dataset, counts, figures = _world(part, say)
+    dataset, recorded = part.data(), kept.found(replace(part, kind="data").file)
+    figures, earlier = _world(part, dataset, say)
     if recipe.agent is not None:
         say(f"an agent learns {'through the client' if part.through else 'in the same lanes'}")
         inside = _inside(part, dataset, judge)
         errand = Errand(part.world, part.seed, part.place / "agent")
         figures |= inside.learn_and_score(errand, through=part.through)
         # The whole way of one world, on one thread and by the clock; what follows only measures.
-        earlier = counts.pop("earlier_s")
-        figures["minutes"] = (processor_s() - worked + earlier) / 60
-        figures["clock_minutes"] = (time.monotonic() - began + earlier) / 60
+        figures["minutes"] = (processor_s() - worked + earlier + recorded["processor_s"]) / 60
+        figures["clock_minutes"] = (time.monotonic() - began + earlier + recorded["clock_s"]) / 60
         if recipe.thresholded:
             say("an agent learns where ends are decided, not drawn")
             errand = replace(errand, out=part.place / "agent-thresholded", thresholded=True)
@@ -175,47 +188,39 @@ def _one_seed(part: Part, judge: RealStepCounter, say: Say) -> dict[str, Any]:
             figures |= {f"thresholded_{name}": found[name] for name in ("world_return", "real_return", "exploited")}
     say("measuring")
     world = checkpoint.load(part.world).world
-    figures |= recipe.measure(Trial(recipe=recipe, seed=part.seed, world=world, dataset=dataset, folder=part.place))
+    trial = Trial(
+        recipe=recipe, seed=part.seed, world=world, dataset=dataset, folder=part.place, device=part.config.device
+    )
+    figures |= recipe.measure(trial)
     return {
-        "dataset_hash": dataset.hash,
-        "real_steps": counts["steps"],
-        "real_resets": counts["resets"],
+        **{name: recorded[name] for name in ("dataset_hash", "real_steps", "real_resets")},
         "version": world.spec.version,
         "figures": {name: float(value) for name, value in figures.items()},
     }
 
 
-def _world(part: Part, say: Say) -> tuple[Dataset, dict[str, Any], Figures]:
-    """Data and world of a seed; a training that was ended goes on, one that came to its end is not made again."""
+def _world(part: Part, dataset: Dataset, say: Say) -> tuple[Figures, float]:
+    """The seed's world, and seconds of earlier runs; an ended training goes on, a finished one is not made again."""
     recipe, key, file = part.recipe, part.key(), part.place / "training.json"
     begun = None if part.config.again else kept.read(file, key)
-    try:
-        dataset = part.data() if begun is not None and part.data().hash == begun["dataset_hash"] else None
-    except SimserviceError:
-        dataset = None
-    if begun is None or dataset is None:
-        shutil.rmtree(part.place, ignore_errors=True)  # only what a proof wrote lies in it
-        say(f"{recipe.real_steps:,} real steps")
-        dataset, counter = record_dataset(recipe, part.seed, part.place / "data")
-        begun = kept.write(
-            file, key, dataset_hash=dataset.hash, steps=counter.steps, resets=counter.resets, train_s=None
-        )
-    counts = {"steps": begun["steps"], "resets": begun["resets"], "earlier_s": 0.0}
-    if begun["train_s"] is not None and _is_world(part.world):
-        return dataset, {**counts, "earlier_s": begun["train_s"]}, {"train_s": begun["train_s"]}
-    shutil.rmtree(part.world, ignore_errors=True)  # a damaged one; what was saved of a training lies beside it
-    recorded, began = processor_s(), time.monotonic()
+    if begun is not None and begun["train_s"] is not None and _is_world(part.world):
+        return {"train_s": begun["train_s"]}, begun["train_s"]
+    shutil.rmtree(
+        part.world, ignore_errors=True
+    )  # another one, or damaged; what was saved of a training lies beside it
+    kept.write(file, key, train_s=None)
+    trained, began = processor_s(), time.monotonic()
     summary = train(
         dataset,
         recipe.family,
         part.world,
-        config=TrainConfig(seed=part.seed, overrides=recipe.overrides, patience=recipe.patience, resume=True),
+        config=recipe.training(part.seed, part.config.device, resume=begun is not None),
         progress=lambda words, share: say(words),
     )
     # Processor time leaves out what others on the machine do; of runs that were ended only the clock's is known.
-    spent, earlier = processor_s() - recorded, max(0.0, summary.seconds - (time.monotonic() - began))
-    kept.write(file, key, **{**{k: v for k, v in begun.items() if k != "key"}, "train_s": spent + earlier})
-    return dataset, {**counts, "earlier_s": earlier}, {"train_s": spent + earlier}
+    spent, earlier = processor_s() - trained, max(0.0, summary.seconds - (time.monotonic() - began))
+    kept.write(file, key, train_s=spent + earlier)
+    return {"train_s": spent + earlier}, earlier
 
 
 def _is_world(folder: Path) -> bool:
@@ -232,40 +237,31 @@ def _inside(part: Part, dataset: Dataset, judge: RealStepCounter) -> Inside:
     return Inside(part.recipe, part.recipe.agent, recorded, part.chance, part.config.score_episodes, judge)
 
 
-def _controls(part: Part, judge: RealStepCounter, say: Say) -> dict[str, Any]:
-    """Worlds that must not work and one that must, agents in each, and what these get in reality."""
-    recipe, dataset, folder = part.recipe, part.data(), part.folder / "controls"
+def _control(part: Part, judge: RealStepCounter, say: Say) -> dict[str, Any]:
+    """One world that must not work, or the one that must, agents in it, and what these get in reality."""
+    recipe, dataset, config = part.recipe, part.data(), part.config
     assert recipe.agent is not None
+    folder = part.folder / "controls" / part.control.lower()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    say("worlds of the controls")
-    built = controls.build(recipe, dataset, part.seed, folder)
-    say("agents learn in the controls")
-    errands = [
-        Errand(control.folder, seed, folder / f"{control.name.lower()}-agent{seed}")
-        for control in built
-        for seed in range(part.config.control_agents)
-    ]
-    truth = built[-1].folder  # the oracle is the real environment: it alone is not sealed
-    shown = train_agents([errand for errand in errands if errand.folder != truth], recipe.agent, recipe.env_id)
-    shown += train_agents(
-        [errand for errand in errands if errand.folder == truth], recipe.agent, recipe.env_id, sealed=False
+    control = controls.find(part.control)
+    say(f"the world of {part.control}, {control.words}")
+    world = control.build(recipe, dataset, recipe.training(part.seed, config.device), folder / "world")
+    say(f"agents learn in {part.control}")
+    errands = [Errand(world, seed, folder / f"agent{seed}") for seed in range(config.control_agents)]
+    shown = train_agents(errands, recipe.agent, recipe.env_id, sealed=control.sealed)
+    inside = _inside(part, dataset, judge)
+    real = [float(np.mean(inside.score(errand))) for errand in errands]
+    found = ControlResult(
+        name=control.name,
+        words=control.words,
+        judged=control.judged,
+        most=controls.ceiling(recipe, part.chance),
+        world_return=float(np.median([agent["world_return"] for agent in shown])),
+        real_return=float(np.median(real)),
+        real_returns=real,
     )
-    inside, found = _inside(part, dataset, judge), []
-    for place, control in enumerate(built):
-        own = slice(place * part.config.control_agents, (place + 1) * part.config.control_agents)
-        real = [float(np.mean(inside.score(errand))) for errand in errands[own]]
-        found.append(
-            ControlResult(
-                name=control.name,
-                words=control.words,
-                judged=control.judged,
-                most=controls.ceiling(recipe, part.chance),
-                world_return=float(np.median([agent["world_return"] for agent in shown[own]])),
-                real_return=float(np.median(real)),
-            )
-        )
-    return {"controls": [vars(control) for control in found]}
+    return {"control": vars(found)}
 
 
 def _rows(part: Part, judge: RealStepCounter, say: Say) -> dict[str, Any]:

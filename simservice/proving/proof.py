@@ -24,6 +24,7 @@ class ProofConfig:
     score_episodes: int = 100
     processes: int = field(default_factory=lambda: os.cpu_count() or 1)  # parts that are made side by side
     again: bool = False  # make every part anew, whatever earlier proofs left
+    device: str = "cpu"  # on which worlds are trained; all else is done on the processor
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
@@ -56,6 +57,7 @@ class ControlResult:
     most: float
     world_return: float
     real_return: float
+    real_returns: Sequence[float]  # of each agent; above is their median
 
     def check(self, recipe: Recipe) -> Check:
         """Its line of the table."""
@@ -64,7 +66,10 @@ class ControlResult:
             bar, met = f"<= {self.most:.3g}", self.real_return <= self.most
         elif self.judged == "target":
             bar, met = f">= {recipe.oracle_return:g}", self.real_return >= recipe.oracle_return
-        return Check(row=self.name, what=f"real_return, {self.words}", bar=bar, seen=self.real_return, met=met)
+        what = f"real_return, {self.words}"
+        if len(self.real_returns) > 1:
+            what += f" (median of {', '.join(f'{value:.4g}' for value in self.real_returns)})"
+        return Check(row=self.name, what=what, bar=bar, seen=self.real_return, met=met)
 
 
 @dataclass(frozen=True, kw_only=True)

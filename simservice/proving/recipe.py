@@ -16,6 +16,7 @@ from simservice.errors import ConfigError
 from simservice.proving.agent import AgentConfig
 from simservice.proving.record import Behaviour, record
 from simservice.training.loader import split
+from simservice.training.trainer import TrainConfig
 from simservice.types import Episode
 from simservice.worlds.world import World
 
@@ -83,6 +84,7 @@ class Trial:
     world: World
     dataset: Dataset
     folder: Path
+    device: str = "cpu"  # on which worlds are trained that it takes beside this one
 
     @cached_property
     def training(self) -> list[Episode]:
@@ -140,3 +142,7 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.real_steps < 2:
             raise ConfigError("a recipe needs two real steps or more", key="real_steps")
+
+    def training(self, seed: int, device: str, *, resume: bool = False) -> TrainConfig:
+        """How its world is trained."""
+        return TrainConfig(seed=seed, overrides=self.overrides, patience=self.patience, device=device, resume=resume)

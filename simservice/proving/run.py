@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from simservice.proving import controls
 from simservice.proving.pace import Pace
 from simservice.proving.parts import Kind, Part, Say, make, seed_result
 from simservice.proving.proof import ControlResult, Proof, ProofConfig
@@ -52,18 +53,18 @@ class Run:
 
     def __init__(self, recipe: Recipe, config: ProofConfig) -> None:
         # A recipe that asks for nothing but the rows of every family needs the one world that they look at.
-        worlds = len(config.seeds) if recipe.bars or recipe.agent is not None else 1
-        kinds: list[tuple[Kind, int]] = [("seed", place) for place in range(worlds)]
-        if recipe.agent is not None:
-            kinds.insert(0, ("chance", 0))
-            if config.with_controls:
-                kinds.append(("controls", 0))
-        if config.with_rows:
-            kinds.append(("rows", 0))
+        worlds = config.seeds if recipe.bars or recipe.agent is not None else config.seeds[:1]
+        first = Part(recipe=recipe, kind="chance", seed=config.seeds[0], config=config, through=True)
+        several = [replace(first, seed=seed, through=seed == first.seed) for seed in worlds]
+        agents = recipe.agent is not None
+        held = controls.names(recipe) if agents and config.with_controls else []
         self.recipe = recipe
         self.wanted = [
-            Part(recipe=recipe, kind=kind, seed=config.seeds[place], config=config, through=place == 0)
-            for kind, place in kinds
+            *([first] if agents else []),
+            *(replace(part, kind="data") for part in several),
+            *(replace(part, kind="seed") for part in several),
+            *(replace(first, kind="control", control=name) for name in held),
+            *([replace(first, kind="rows")] if config.with_rows else []),
         ]
         self._order = [part.file for part in self.wanted]
         self._taken: dict[Path, tuple[Part, Made]] = {}
@@ -74,7 +75,7 @@ class Run:
         while now := [part for part in self.wanted if self._may(part)]:
             for part in now:
                 self.wanted.remove(part)
-                asked = part if part.kind == "chance" else replace(part, chance=self._chance)
+                asked = replace(part, chance=self._chance)
                 made = asked.made()
                 if made is None:
                     found.append(asked)
@@ -84,12 +85,13 @@ class Run:
         return found
 
     def take(self, part: Part, made: Made) -> None:
-        """Adds a part that was made, or failed; what stands on a failed first world is given up."""
+        """Adds a part that was made, or failed; what stands on a failed one is given up."""
         self._taken[part.file] = part, made
-        if made[0] is None and part.through and part.kind == "seed":
-            given_up = [other for other in self.wanted if other.kind in ("controls", "rows")]
-            self.wanted = [other for other in self.wanted if other not in given_up]
-            self._order = [file for file in self._order if file not in [other.file for other in given_up]]
+        gone = {part.file} if made[0] is None else set()
+        while given_up := [other for other in self.wanted if gone.intersection(_needs(other))]:
+            gone = {other.file for other in given_up}
+            self.wanted = [other for other in self.wanted if other.file not in gone]
+            self._order = [file for file in self._order if file not in gone]
 
     @property
     def finished(self) -> bool:
@@ -107,7 +109,7 @@ class Run:
         return Proof(
             recipe=self.recipe,
             seeds=[seed_result(part, found) for part, found in of("seed")],
-            controls=[ControlResult(**one) for _, found in of("controls") for one in found["controls"]],
+            controls=[ControlResult(**found["control"]) for _, found in of("control")],
             rows=[Check(**one) for _, found in of("rows") for one in found["checks"]],
             failures=[f"{part.words}: {why}" for part, (found, why) in taken if found is None],
             chance=self._chance,
@@ -121,12 +123,15 @@ class Run:
         return float(found[0]["chance"]) if found and found[0] is not None else float("nan")
 
     def _may(self, part: Part) -> bool:
-        kinds = [(done.kind, done.through) for done, _ in self._taken.values()]
-        if part.kind == "chance":
-            return True
-        if part.kind == "seed":
-            return self.recipe.agent is None or ("chance", True) in kinds
-        return ("seed", True) in kinds
+        return all(file in self._taken or file not in self._order for file in _needs(part))
+
+
+def _needs(part: Part) -> list[Path]:
+    """The parts that one stands on, by their files."""
+    standing: dict[Kind, list[Kind]] = {
+        "chance": [], "data": [], "seed": ["chance", "data"], "control": ["chance", "data"], "rows": ["seed"]
+    }  # fmt: skip
+    return [replace(part, kind=kind).file for kind in standing[part.kind]]
 
 
 def attempt(part: Part, say: Say) -> Made:

@@ -49,7 +49,7 @@ def test_all_recipes_end_in_one_table_and_a_status_of_one_if_a_row_falls_short(p
     (short,) = [row for row in rows if "short" in row and "A2" in row]
     assert good[-1] == "ok" and short[-2:] == ["FALLS", "SHORT"] and "0" in short
     assert "fell short: short" in told.out
-    assert "of 2 parts done" in told.err and "left]" in told.err
+    assert "of 4 parts done" in told.err and "left]" in told.err
 
 
 def test_a_recipe_that_reaches_its_bars_ends_with_zero_and_its_card(prove, tmp_path):
