@@ -6,6 +6,7 @@ range. Nothing here is transcendental on fewer than 16 columns, see families/ens
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -81,14 +82,13 @@ class Senses(nn.Module):
         deviation = (levels - mean).square().mean().sqrt()
         getattr(self, f"picture_deviation_{number}").copy_(deviation.clamp(min=_SMALLEST_CONTRAST))
 
-    def _scale(self, leaf: Leaf) -> tuple[Tensor, Tensor]:
-        number = self.pictures.index(leaf)
+    def _scale(self, number: int) -> tuple[Tensor, Tensor]:
         return getattr(self, f"picture_mean_{number}"), getattr(self, f"picture_deviation_{number}")
 
-    def _decoded(self, leaf: Leaf, decoder: nn.Module, inputs: Tensor) -> Tensor:
+    def _decoded(self, number: int, inputs: Tensor) -> Tensor:
         """(B, height, width, channels) float; 0 is black and 1 white, values may lie beyond."""
-        mean, deviation = self._scale(leaf)
-        decoded: Tensor = decoder(inputs).float() * deviation + mean
+        mean, deviation = self._scale(number)
+        decoded: Tensor = self.decoders[number](inputs).float() * deviation + mean
         return decoded
 
     def features(self, observation: Mapping[str, Tensor]) -> Tensor | None:
@@ -103,8 +103,8 @@ class Senses(nn.Module):
     def encode(self, features: Tensor | None, observation: Mapping[str, Tensor]) -> Tensor:
         """The embedding (B, embedding) of vectors as features() gave them, and of the observation's pictures."""
         parts = [] if features is None else [self.vector_encoder(self.squashed(features))]
-        for leaf, encoder in zip(self.pictures, self.encoders, strict=True):
-            mean, deviation = self._scale(leaf)
+        for number, (leaf, encoder) in enumerate(zip(self.pictures, self.encoders, strict=True)):
+            mean, deviation = self._scale(number)
             parts.append(encoder((_levels(observation[leaf.path], leaf) - mean) / deviation))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
@@ -117,7 +117,7 @@ class Senses(nn.Module):
     def picture(self, inputs: Tensor, number: int) -> Tensor:
         """The picture (B, ...) uint8 of that place among the pictures."""
         leaf = self.pictures[number]
-        levels = self._decoded(leaf, self.decoders[number], inputs) * 255
+        levels = self._decoded(number, inputs) * 255
         picture: Tensor = levels.round().clamp(0, 255).to(torch.uint8)
         return picture.reshape(-1, *leaf.shape)
 
@@ -129,8 +129,8 @@ class Senses(nn.Module):
         if features is not None:
             error = self.vector_decoder(inputs).float() - self.squashed(features)
             found["vector"] = error[:, : self.width].square().sum(-1)
-        for leaf, decoder in zip(self.pictures, self.decoders, strict=True):
-            shown = self._decoded(leaf, decoder, inputs)
+        for number, leaf in enumerate(self.pictures):
+            shown = self._decoded(number, inputs)
             error = (shown - _levels(observation[leaf.path], leaf)).square().flatten(1)
             found[leaf.path] = error.sum(-1) + worst_pixel * error.amax(-1)
         return found
@@ -153,7 +153,7 @@ class Senses(nn.Module):
 
 def _frame(leaf: Leaf) -> tuple[int, int, int]:
     height, width, *channels = leaf.shape
-    return height, width, int(np.prod(channels, dtype=int))
+    return height, width, math.prod(channels)
 
 
 def _levels(pictures: Tensor, leaf: Leaf) -> Tensor:
