@@ -25,6 +25,9 @@ SHARE = 0.15
 """C1 to C3 must stay below random play's return plus this share of the way to the best."""
 
 
+TRAINED = "C2"
+"""The one whose world has to be trained."""
+
 Build = Callable[[Recipe, Dataset, TrainConfig, Path], Path]
 """Writes a control's world to a folder, which it returns; the settings are those of the recipe's own training."""
 
@@ -116,7 +119,7 @@ def _truth(recipe: Recipe, dataset: Dataset, config: TrainConfig, out: Path) -> 
 
 _ALL = (
     Control(name="C1", words="untrained", judged="near random", build=_untrained),
-    Control(name="C2", words="shuffled actions", judged="near random", build=_shuffled),
+    Control(name=TRAINED, words="shuffled actions", judged="near random", build=_shuffled),
     Control(name="C3", words="persistence", judged="near random", build=_persistence),
     Control(name="C4", words="ridge regression", judged="reported", build=_linear),
     Control(name="C5", words="the truth", judged="target", build=_truth, sealed=False),

@@ -58,6 +58,7 @@ class Run:
         several = [replace(first, seed=seed, through=seed == first.seed) for seed in worlds]
         agents = recipe.agent is not None
         held = controls.names(recipe) if agents and config.with_controls else []
+        held.sort(key=lambda name: name != controls.TRAINED)  # it takes longest, so it is begun first
         self.recipe = recipe
         self.wanted = [
             *([first] if agents else []),
@@ -109,7 +110,9 @@ class Run:
         return Proof(
             recipe=self.recipe,
             seeds=[seed_result(part, found) for part, found in of("seed")],
-            controls=[ControlResult(**found["control"]) for _, found in of("control")],
+            controls=sorted(
+                (ControlResult(**found["control"]) for _, found in of("control")), key=lambda control: control.name
+            ),
             rows=[Check(**one) for _, found in of("rows") for one in found["checks"]],
             failures=[f"{part.words}: {why}" for part, (found, why) in taken if found is None],
             chance=self._chance,

@@ -25,7 +25,7 @@ class Gang(Protocol):
     def part(self, batch: Batch, groups: int) -> Batch:
         """This member's rows of a batch that all of them drew alike; of each group as many."""
 
-    def average(self, parameters: Iterable[nn.Parameter], loss: Tensor) -> float:
+    def average(self, parameters: Iterable[nn.Parameter], loss: Tensor) -> Tensor:
         """Makes every gradient the mean over the members, and returns the mean loss."""
 
     def follow(self, buffers: Iterable[Tensor]) -> None:
@@ -43,8 +43,8 @@ class _Alone(NamedTuple):
     def part(self, batch: Batch, groups: int) -> Batch:
         return batch
 
-    def average(self, parameters: Iterable[nn.Parameter], loss: Tensor) -> float:
-        return float(loss)
+    def average(self, parameters: Iterable[nn.Parameter], loss: Tensor) -> Tensor:
+        return loss
 
     def follow(self, buffers: Iterable[Tensor]) -> None:
         pass
@@ -82,7 +82,7 @@ class ProcessGang:
             valid=batch.valid[own],
         )
 
-    def average(self, parameters: Iterable[nn.Parameter], loss: Tensor) -> float:
+    def average(self, parameters: Iterable[nn.Parameter], loss: Tensor) -> Tensor:
         """One message for all gradients: small worlds would spend their time on many."""
         trained = [parameter for parameter in parameters if parameter.grad is not None]
         flat = torch.cat([loss.reshape(1).float(), *(p.grad.reshape(-1) for p in trained if p.grad is not None)])
@@ -93,7 +93,7 @@ class ProcessGang:
             end = offset + parameter.numel()
             parameter.grad = flat[offset:end].view_as(parameter)
             offset = end
-        return float(flat[0])
+        return flat[0]
 
     def follow(self, buffers: Iterable[Tensor]) -> None:
         """One message a buffer, as bytes: not every kind of group knows every dtype."""

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,16 +18,13 @@ from simservice.training.gang import ALONE, Gang
 from simservice.training.loader import Loader
 from simservice.training.scalars import Scalars
 from simservice.training.state import Position, load_state, save_state
+from simservice.training.step import GraphedStep, Precision, Step
 from simservice.training.windows import Windows, open_loop_errors, overall
 from simservice.types import Array
-from simservice.worlds.world import Batch, Phase, World
+from simservice.worlds.world import Phase, World
 
 Progress = Callable[[str, float], None]
 """Told what goes on, in words, and which share of the training is done."""
-
-Precision = Literal["float32", "bfloat16"]
-
-Loss = Callable[[Batch, dict[str, Tensor], str], tuple[Tensor, dict[str, Tensor]]]
 
 _REPORT_EVERY = 50  # updates
 _LAST_RATE = 0.02  # the learning rate falls along a cosine to this share of itself
@@ -63,6 +59,11 @@ class Run:
     figures: Mapping[str, float] = field(default_factory=dict)  # of the family, at the last evaluation
 
     @property
+    def graphed(self) -> bool:
+        """Whether its updates are CUDA graphs."""
+        return self.world.graphed_loss and self.device.startswith("cuda") and not self.compiler and self.gang is ALONE
+
+    @property
     def updates(self) -> int:
         """Done in all phases together; phases that ended early count as far as they went."""
         return sum(phase.updates for phase in self.phases[: self.position.place]) + self.position.update
@@ -82,8 +83,11 @@ def optimise(run: Run, resume: bool) -> None:
     pace = Pace(run)
     while run.position.place < len(run.phases):
         phase = run.phases[run.position.place]
+        rate: float | Tensor = phase.learning_rate
+        if run.graphed:  # a graph reads it where it lies
+            rate = torch.tensor(rate, device=run.device)
         optimizer = torch.optim.AdamW(
-            run.world.parameters(), lr=phase.learning_rate, weight_decay=phase.weight_decay, fused=True
+            run.world.parameters(), lr=rate, weight_decay=phase.weight_decay, fused=True, capturable=run.graphed
         )
         if moments:
             optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
@@ -115,13 +119,16 @@ def _optimise_phase(run: Run, phase: Phase, optimizer: torch.optim.Optimizer, pa
     loss = run.world.loss
     if run.compiler:
         loss = torch.compile(run.world.loss, backend=run.compiler)
+    plain = Step(run.world, phase, optimizer, loss, run.gang, torch.device(run.device), run.precision)
+    step = GraphedStep(plain) if run.graphed else plain
     while position.update < phase.updates and position.stale < run.patience:
-        value, parts = _update(run, phase, optimizer, loss)
+        value, parts = _update(run, phase, optimizer, step)
         position.update += 1
         if position.update % _REPORT_EVERY == 0:
             run.progress(_words(run, phase, value) + pace.left(run.share), run.share)
             named = {f"loss/{name}": float(part.detach()) for name, part in parts.items()}
-            run.scalars.add({"loss": value, **named, "learning_rate": optimizer.param_groups[0]["lr"]}, run.updates)
+            rate = float(optimizer.param_groups[0]["lr"])
+            run.scalars.add({"loss": value, **named, "learning_rate": rate}, run.updates)
         if position.update % phase.evaluate_every == 0 or position.update == phase.updates:
             _evaluate(run, phase)
             now = time.monotonic()
@@ -130,31 +137,28 @@ def _optimise_phase(run: Run, phase: Phase, optimizer: torch.optim.Optimizer, pa
                 save_state(run.file, run.world, run.best, optimizer, position)
 
 
-def _update(run: Run, phase: Phase, optimizer: torch.optim.Optimizer, loss: Loss) -> tuple[float, dict[str, Tensor]]:
+def _update(
+    run: Run, phase: Phase, optimizer: torch.optim.Optimizer, step: Step | GraphedStep
+) -> tuple[float, dict[str, Tensor]]:
     """One gradient step; the loss before it, and its parts."""
     run.world.train()
     batch = run.gang.part(run.loader.batch(phase, run.position.place, run.position.update), phase.groups)
-    device = torch.device(run.device)
-    versions = [(buffer, buffer._version) for buffer in run.world.buffers()]
-    with _luck(run), torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bfloat16"):
-        whole, parts = loss(batch, {}, phase.name)
     share = run.position.update / phase.updates
     height = min(1.0, (run.position.update + 1) / max(phase.warm_up, 1))
     height *= _LAST_RATE + (1 - _LAST_RATE) * (1 + math.cos(math.pi * share)) / 2
     for group in optimizer.param_groups:
-        group["lr"] = phase.learning_rate * height
-    optimizer.zero_grad(set_to_none=True)
-    torch.autograd.backward(whole)
-    value = run.gang.average(run.world.parameters(), whole.detach())
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(phase.learning_rate * height)
+        else:
+            group["lr"] = phase.learning_rate * height
+    with _luck(run):
+        whole, parts = step(batch)
+    value = float(whole)
     if not math.isfinite(value):
         raise ConfigError(
             f"the training diverged at update {run.position.update} of phase {phase.name!r}; lower its learning rate "
             f"({phase.learning_rate:g}) and look for extreme values in the dataset"
         )
-    if phase.max_gradient_norm is not None:
-        torch.nn.utils.clip_grad_norm_(run.world.parameters(), phase.max_gradient_norm)
-    optimizer.step()
-    run.gang.follow(buffer for buffer, version in versions if buffer._version != version)
     return value, parts
 
 

@@ -22,9 +22,10 @@ from simservice.errors import ConfigError, InvalidInput
 from simservice.training.evaluate import Evaluation, evaluate
 from simservice.training.gang import ALONE, Gang
 from simservice.training.loader import Loader, split
-from simservice.training.optimise import Precision, Progress, Run, optimise
+from simservice.training.optimise import Progress, Run, optimise
 from simservice.training.scalars import TensorBoard, Unwritten
 from simservice.training.state import Position, state_file
+from simservice.training.step import Precision
 from simservice.training.strip import STRIP, write_strip
 from simservice.training.windows import cut_windows, has_pictures, spread
 from simservice.types import Episode, Provenance, WorldSpec

@@ -144,9 +144,9 @@ class Senses(nn.Module):
         if features is not None:
             missed = (self.vector_decoder(inputs).float() - self.squashed(features))[:, : self.width]
             total = total + missed.square().sum(-1) * (1 / self.width)
-        for leaf, decoder in zip(self.pictures, self.decoders, strict=True):
-            shown = self._decoded(leaf, decoder, inputs).clamp(0, 1)
-            off = ((shown - _levels(observation[leaf.path], leaf)) / self._scale(leaf)[1]).square().flatten(1)
+        for number, leaf in enumerate(self.pictures):
+            shown = self._decoded(number, inputs).clamp(0, 1)
+            off = ((shown - _levels(observation[leaf.path], leaf)) / self._scale(number)[1]).square().flatten(1)
             total = total + off.sum(-1) * (1 / off.shape[1])
         return total.sqrt()
 

@@ -94,6 +94,7 @@ class World(nn.Module, ABC):
     family: ClassVar[str]
     Config: ClassVar[type[Any]]  # a frozen dataclass with a default for every field
     device_types: ClassVar[frozenset[str]] = frozenset({"cpu", "cuda"})
+    graphed_loss: ClassVar[bool] = False  # loss() does the same at every update and asks for no value: a CUDA graph may
     context_frames: int = 1  # how many real frames make a full context; fewer are always enough to start from
 
     def __init__(self, spec: WorldSpec, config: Any) -> None:

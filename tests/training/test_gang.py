@@ -12,6 +12,7 @@ from torch import distributed
 from simservice.errors import ConfigError
 from simservice.training.gang import ALONE, ProcessGang
 from simservice.training.optimise import _update
+from simservice.training.step import Step
 from simservice.worlds.nets.quantize import Codebook
 from simservice.worlds.world import Batch, Phase
 
@@ -59,12 +60,13 @@ def member(rank, size, port, answers):
     world, before = Noting(), Noting().book.entries.clone()
     run = SimpleNamespace(
         world=world, gang=gang, loader=SimpleNamespace(batch=lambda *_: batch_of(32)), device="cpu",
-        precision="float32", seed=0, position=SimpleNamespace(place=0, update=0),
+        seed=0, position=SimpleNamespace(place=0, update=0),
     )  # fmt: skip
     phase = Phase(name="book", updates=3, batch_size=32, segment_length=1, learning_rate=0.1)
     optimizer = torch.optim.SGD(world.parameters(), lr=0.1)
+    step = Step(world, phase, optimizer, world.loss, gang, torch.device("cpu"), "float32")
     for run.position.update in range(3):
-        _update(run, phase, optimizer, world.loss)
+        _update(run, phase, optimizer, step)
     noted = (
         world.book.entries.tolist(),
         not torch.equal(world.book.entries, before),
@@ -73,7 +75,7 @@ def member(rank, size, port, answers):
     )
     found = (
         own.reward[:, 0].tolist(),
-        mean,
+        float(mean),
         weight.grad.tolist(),
         unused.grad,
         gang.agree(float(rank)),

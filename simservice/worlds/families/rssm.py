@@ -97,6 +97,7 @@ class Rssm(World):
 
     family = "rssm"
     Config = RssmConfig
+    graphed_loss = True
     config: RssmConfig
     action_scale: Tensor  # (actions,)
     counted: Tensor  # (foreseen,) 1 where the next frame has something to be foretold
