@@ -13,6 +13,7 @@ from time import monotonic
 from typing import Any
 
 from simservice.client.access import Access, Tls, access_to
+from simservice.client.steps import StepRequest
 from simservice.client.times import check_seconds
 from simservice.client.wire import Ended, Wire, wire
 from simservice.errors import (
@@ -29,6 +30,7 @@ from simservice.protocol.memory import keep_freed_memory
 from simservice.protocol.packing import CODECS_KEY, Compression, offered, unpacked
 from simservice.protocol.polling import grpc
 from simservice.protocol.status import error_from_metadata
+from simservice.protocol.step_replies import PlainReply
 from simservice.protocol.v1 import service_pb2 as pb
 from simservice.protocol.v1 import world_pb2 as world_pb
 from simservice.protocol.v1.service_pb2_grpc import WorldServiceStub
@@ -207,9 +209,18 @@ class Stream:
         self._late = False
         threading.Thread(target=self._watch, name="simservice watchdog", daemon=True).start()
 
+    def converse(self, request: pb.PlayRequest, timeout_s: float) -> pb.PlayReply:
+        """Sends a request that is no step and waits for its reply; the stream is of no use after an exception."""
+        reply = self.exchange(request, timeout_s)
+        assert not isinstance(reply, PlainReply)
+        return reply
+
     def exchange(
-        self, request: pb.PlayRequest, timeout_s: float, hear: Callable[[pb.Imagined], None] | None = None
-    ) -> pb.PlayReply:
+        self,
+        request: pb.PlayRequest | StepRequest,
+        timeout_s: float,
+        hear: Callable[[pb.Imagined], None] | None = None,
+    ) -> pb.PlayReply | PlainReply:
         """Sends a request and waits for its reply; the stream is of no use after an exception.
 
         With `hear` the request is a rollout, whose parts are heard as they come; the last reply is returned, and the
@@ -218,13 +229,18 @@ class Stream:
         self._wait_until(monotonic() + timeout_s)
         try:
             self._wire.send(request.SerializeToString())
-            reply = self._next()
+            message = self._wire.receive()
+            if len(message) > LARGE_BYTES:
+                keep_freed_memory()
+            if isinstance(request, StepRequest) and (plain := request.read(message)) is not None:
+                return plain
+            reply = _parsed(message)
             while hear is not None and reply.HasField("imagined"):
                 hear(reply.imagined)
                 if reply.imagined.last:
                     break
                 self._wait_until(monotonic() + timeout_s)
-                reply = self._next()
+                reply = _parsed(self._wire.receive())
         except Ended as end:
             if end.code == "OK":
                 raise Interrupted("the server ended the stream") from end
@@ -236,13 +252,6 @@ class Stream:
         if reply.HasField("migrate"):
             raise Moved("the replica is about to end")
         return reply
-
-    def _next(self) -> pb.PlayReply:
-        message = self._wire.receive()
-        if len(message) > LARGE_BYTES:
-            keep_freed_memory()
-        reply = pb.PlayReply.FromString(message)
-        return unpacked(reply) if reply.packed else reply
 
     def _wait_until(self, deadline: float) -> None:
         self._deadline = deadline
@@ -269,6 +278,11 @@ class Stream:
                 self._wire.cancel()
                 return
             self._wake.wait(None if math.isinf(left) else left)
+
+
+def _parsed(message: bytes) -> pb.PlayReply:
+    reply = pb.PlayReply.FromString(message)
+    return unpacked(reply) if reply.packed else reply
 
 
 def translate(end: Ended, world: str) -> SimserviceError | Interrupted:

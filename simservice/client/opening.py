@@ -1,4 +1,4 @@
-"""How a session begins: its first message is sent until it is answered, or until the time for it is over."""
+"""How a session begins, and what ends it: the first message is sent until it is answered, or until its time is over."""
 
 from __future__ import annotations
 
@@ -9,15 +9,22 @@ from simservice.client.channel import Connection, Interrupted, Stream
 from simservice.errors import (
     DeadlineExceeded,
     InternalError,
+    ModelRetired,
     ServerUnavailable,
+    SessionClosed,
     SessionFenced,
     SessionLost,
+    SessionQuarantined,
     SimserviceError,
+    Unauthenticated,
+    UnknownSession,
 )
 from simservice.protocol.status import error_from_message
 from simservice.protocol.v1 import service_pb2 as pb
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 2.0
+FINAL = (SessionLost, SessionFenced, SessionClosed, SessionQuarantined, UnknownSession, ModelRetired, Unauthenticated)
+"""Errors after which a session cannot go on."""
 
 
 def open_stream(
@@ -29,7 +36,7 @@ def open_stream(
     while True:
         stream = connection.play(request.open.world)
         try:
-            reply = stream.exchange(request, timeout_s)
+            reply = stream.converse(request, timeout_s)
         except Interrupted as problem:
             stream.end()
             left = give_up_at - time.monotonic()

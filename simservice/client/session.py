@@ -19,38 +19,27 @@ from simservice import __version__
 from simservice.client.access import Tls
 from simservice.client.channel import Connection, Interrupted, Moved, Stream
 from simservice.client.leftovers import open_sessions
-from simservice.client.opening import backoff_s, open_stream, opened, stands_at, waited
-from simservice.client.times import NO_TIMES, check_seconds, server_times
+from simservice.client.opening import FINAL, backoff_s, open_stream, opened, stands_at, waited
+from simservice.client.steps import Reply, Request, Steps, error_of, kind_of, rolls
+from simservice.client.times import ServerTimes, check_seconds, server_times, times_of
 from simservice.errors import (
     CapacityExhausted,
     DeadlineExceeded,
     InternalError,
-    ModelRetired,
     QuotaExceeded,
     SessionClosed,
     SessionFenced,
     SessionLost,
-    SessionQuarantined,
     SimserviceError,
-    Unauthenticated,
     UnknownPoint,
-    UnknownSession,
     UnknownWorld,
 )
 from simservice.protocol.branches import as_points, encode_fork
 from simservice.protocol.imagine import decode_imagined, encode_imagine, joined
-from simservice.protocol.messages import (
-    WorldContract,
-    decode_frames,
-    decode_reset_result,
-    decode_step_result,
-    decode_world,
-    encode_reset,
-    encode_step,
-)
+from simservice.protocol.messages import WorldContract, decode_frames, decode_reset_result, decode_world, encode_reset
 from simservice.protocol.opening import encode_open
 from simservice.protocol.packing import Compression
-from simservice.protocol.status import error_from_message
+from simservice.protocol.step_replies import PlainReply
 from simservice.protocol.tensors import decode_leaves
 from simservice.protocol.v1 import service_pb2 as pb
 from simservice.types import (
@@ -67,8 +56,6 @@ from simservice.types import (
 )
 
 CLOSE_TIMEOUT_S = 2.0
-FINAL = (SessionLost, SessionFenced, SessionClosed, SessionQuarantined, UnknownSession, ModelRetired, Unauthenticated)
-"""Errors after which a session cannot go on."""
 
 
 class RemoteSession:
@@ -127,7 +114,7 @@ class RemoteSession:
         self.timeout_s = timeout_s
         self.reconnects = 0
         self.moves = 0  # of them: asked for by a replica that was about to end
-        self.server = NO_TIMES  # where the last request spent its time in the server
+        self._times = b""  # where the last request spent its time in the server, as a PlayReply
         self.token = ""
         self.sequence = 0  # of the last request that was answered
         self.door = (address, token, tls, compression)
@@ -135,7 +122,7 @@ class RemoteSession:
         self._process = os.getpid()
         self._stream = None
         self._parts, self._count = list[Imagined](), 0  # of the rollout under way, and how many lanes it has
-        self._unanswered: pb.PlayRequest | None = None
+        self._unanswered: Request | None = None
         self._failed = False  # the last request ended with an error that may have come after its effect
         self._abandoned_resumes = 0
         self._connection = Connection(address, world, token=token, tls=tls, compression=compression)
@@ -148,6 +135,7 @@ class RemoteSession:
         self.autoreset_mode = mode
         self.observation_leaves = leaves_of(contract.spec.observation_space, "observation")
         self.action_leaves = leaves_of(contract.spec.action_space, "action")
+        self._steps = Steps(self.action_leaves, self.observation_leaves, num_envs)
         open_sessions.add(self)
 
     # ---- what a user does -------------------------------------------------------------------------------------------
@@ -169,9 +157,7 @@ class RemoteSession:
 
     def step(self, action: Leaves) -> StepResult:
         """One step of every lane; action leaves are (num_envs, ...)."""
-        step = encode_step(self.action_leaves, action, self.num_envs)
-        reply = self._ask(pb.PlayRequest(step=step), "stepped")
-        return decode_step_result(self.observation_leaves, reply.stepped, self.num_envs)
+        return self._steps.result(self._answered(self._steps.request(action), "stepped"))
 
     def render(self) -> Array:
         """A picture of every lane, (num_envs, height, width, 3) uint8."""
@@ -252,6 +238,11 @@ class RemoteSession:
             self.close()
 
     @property
+    def server(self) -> ServerTimes:
+        """Where the last request spent its time in the server."""
+        return server_times(pb.PlayReply.FromString(self._times))
+
+    @property
     def connected(self) -> bool:
         """False while the connection is broken, and after the end."""
         return self._stream is not None
@@ -259,6 +250,11 @@ class RemoteSession:
     # ---- one request -----------------------------------------------------------------------------------------------
 
     def _ask(self, request: pb.PlayRequest, expected: str, *, numbered: bool = True) -> pb.PlayReply:
+        reply = self._answered(request, expected, numbered)
+        assert not isinstance(reply, PlainReply)  # only steps have those
+        return reply
+
+    def _answered(self, request: Request, expected: str, numbered: bool = True) -> Reply:
         if os.getpid() != self._process:
             raise SessionClosed("environment made before this process was forked")
         with self._lock:
@@ -267,30 +263,35 @@ class RemoteSession:
             if self._unanswered is not None:  # its caller was interrupted; the server may have done it
                 self._numbered(self._unanswered)
             reply = self._numbered(request) if numbered else self._persist(request)
-        if reply.WhichOneof("result") == "error":
-            reply = self._ask_again(request, numbered, error_from_message(reply.error))
-        if reply.WhichOneof("result") != expected:
-            raise InternalError(f"the server answered {reply.WhichOneof('result')}, {expected} was expected")
+        if (said := kind_of(reply)) == "error":
+            reply = self._ask_again(request, numbered, reply)
+            said = kind_of(reply)
+        if said != expected:
+            raise InternalError(f"the server answered {said}, {expected} was expected")
         return reply
 
-    def _ask_again(self, request: pb.PlayRequest, numbered: bool, error: SimserviceError) -> pb.PlayReply:
+    def _ask_again(self, request: Request, numbered: bool, reply: Reply) -> Reply:
         """The reply to a request that was put off, once the server takes it; the error where it will not in time."""
+        error = error_of(reply)
         give_up_at = time.monotonic() + self.patience_s
-        while not (request.HasField("imagine") and isinstance(error, DeadlineExceeded)) and waited(error, give_up_at):
+        while not (rolls(request) and isinstance(error, DeadlineExceeded)) and waited(error, give_up_at):
             with self._lock:
                 if self.closed:
                     raise SessionClosed("environment")
                 reply = self._numbered(request) if numbered else self._persist(request)
-            if reply.WhichOneof("result") != "error":
+            if kind_of(reply) != "error":
                 return reply
-            error = error_from_message(reply.error)
+            error = error_of(reply)
         raise error
 
-    def _numbered(self, request: pb.PlayRequest) -> pb.PlayReply:
+    def _numbered(self, request: Request) -> Reply:
         """A reset or step: until it is answered it counts as under way."""
         self._unanswered = request
         reply = self._persist(request)
         self._unanswered = None
+        if isinstance(reply, PlainReply):
+            self.sequence = request.sequence
+            return reply
         if reply.sequence != request.sequence:
             self._drop_stream()
             raise InternalError(f"the server answered request {reply.sequence}, {request.sequence} was sent")
@@ -298,14 +299,14 @@ class RemoteSession:
             self.sequence = request.sequence
         return reply
 
-    def _persist(self, request: pb.PlayRequest) -> pb.PlayReply:
+    def _persist(self, request: Request) -> Reply:
         """The reply, however often the connection breaks within the user's patience."""
         give_up_at: float | None = None
         attempt = 0
         while True:
             try:
                 stream = self._connected(self.timeout_s)
-                rolling = request.HasField("imagine")
+                rolling = rolls(request)
                 if request is self._unanswered and not rolling and self.timeout_s != self.contract.limits.deadline_s:
                     request.timeout_ms = min(max(1, round(1000 * self.timeout_s)), 2**32 - 1)
                 if request is self._unanswered and not request.sequence:
@@ -331,7 +332,7 @@ class RemoteSession:
                 self._drop_stream()
                 raise
             else:
-                self.server = server_times(reply)
+                self._times = reply.times if isinstance(reply, PlainReply) else times_of(reply)
                 self._failed = False
                 return reply
 
@@ -370,7 +371,7 @@ class RemoteSession:
             return self._stream
         stream = self._connection.play(self.world)
         try:
-            reply = stream.exchange(pb.PlayRequest(resume=pb.Resume(session=self.token)), timeout_s)
+            reply = stream.converse(pb.PlayRequest(resume=pb.Resume(session=self.token)), timeout_s)
             unanswered = self._unanswered.sequence if self._unanswered is not None else 0
             last = opened(reply).last_sequence
             self.sequence = stands_at(last, self.sequence, unanswered, self._failed, self.token, self.patience_s)

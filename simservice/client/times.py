@@ -35,9 +35,6 @@ class ServerTimes(NamedTuple):
         return self.total_s - self.queue_s - self.wait_s - self.model_s - self.encode_s
 
 
-NO_TIMES = ServerTimes(0.0, 0.0, 0.0, 0.0, 0.0)
-
-
 def server_times(reply: pb.PlayReply) -> ServerTimes:
     """What a reply tells of them."""
     return ServerTimes(
@@ -47,3 +44,15 @@ def server_times(reply: pb.PlayReply) -> ServerTimes:
         reply.model_ns * 1e-9,
         reply.encode_ns * 1e-9,
     )
+
+
+def times_of(reply: pb.PlayReply) -> bytes:
+    """What a reply tells of them, and nothing else of it."""
+    told = pb.PlayReply(
+        server_ns=reply.server_ns,
+        queue_ns=reply.queue_ns,
+        wait_ns=reply.wait_ns,
+        model_ns=reply.model_ns,
+        encode_ns=reply.encode_ns,
+    )
+    return told.SerializeToString()

@@ -74,6 +74,13 @@ def cut(count: int, sizes: tuple[int, ...]) -> tuple[tuple[int, int, int], ...]:
     return tuple(pieces)
 
 
+def padded(lanes: Array, where: Span, size: int, filler: int) -> Span:
+    """The lanes of a span, as they are when there are `size` of them, else with `filler` up to that; only to read."""
+    if len(lanes) == size:
+        return where
+    return _neighbours(where.start, where.stop, size, filler) if isinstance(where, slice) else pad(lanes, size, filler)
+
+
 def pad(lanes: Array, size: int, filler: int) -> Array:
     """Lanes, then `filler` up to `size`."""
     if len(lanes) == size:
@@ -81,6 +88,22 @@ def pad(lanes: Array, size: int, filler: int) -> Array:
     padded = np.full(size, filler, dtype=np.int64)
     padded[: len(lanes)] = lanes
     return padded
+
+
+@lru_cache(maxsize=4096)
+def _neighbours(first: int, end: int, size: int, filler: int) -> Array:
+    return _for_all(pad(np.arange(first, end), size, filler))
+
+
+@lru_cache(maxsize=4096)
+def repeated(count: int, size: int) -> Array:
+    """Places in an array of `count` rows that make `size` of them: each once, then the first again and again."""
+    return _for_all(pad(np.arange(count), size, 0))
+
+
+def _for_all(array: Array) -> Array:
+    array.flags.writeable = False
+    return array
 
 
 def alike(groups: Sequence[Sequence[int]]) -> tuple[int, ...]:

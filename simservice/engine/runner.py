@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from simservice.engine.arena import Arena
-from simservice.engine.batching import Span, all_true, any_true, cut, pad, piece
+from simservice.engine.batching import Span, all_true, any_true, cut, pad, padded, piece, repeated
 from simservice.engine.control import Control
 from simservice.engine.graphs import GraphedCall, NoGraph
 from simservice.engine.luck import LuckAhead
@@ -154,9 +154,9 @@ class Runner:
         count = len(lanes)
         if self._graphs:
             return self._step_graphed(lanes, where, action, size)
-        padded = where if count == size else pad(lanes, size, self.arena.scratch)
-        before = self.arena.lend(padded)  # no copy is needed: what a world answers shares no storage with its arguments
-        after, out = self.world.step(before, self._fill(action, size), self._draws(padded, "step"))
+        rows = padded(lanes, where, size, self.arena.scratch)
+        before = self.arena.lend(rows)  # no copy is needed: what a world answers shares no storage with its arguments
+        after, out = self.world.step(before, self._fill(action, size), self._draws(rows, "step"))
         self.control.counter[where] += 1
         observation = self._emitted(after, count)
         reward = _array(out.reward, count).astype(np.float64, copy=False)
@@ -245,12 +245,7 @@ class Runner:
 
 
 def _fill(array: Array, size: int) -> Array:
-    if len(array) == size:
-        return array
-    filled = np.empty((size, *array.shape[1:]), dtype=array.dtype)
-    filled[: len(array)] = array
-    filled[len(array) :] = array[0]
-    return filled
+    return array if len(array) == size else array.take(repeated(len(array), size), axis=0)
 
 
 def _host(leaves: Tensors, count: int) -> Leaves:

@@ -1,4 +1,4 @@
-"""Reads a step's actions: what follows from the action space alone is made once, not once a step.
+"""Writes and reads a step's request: what follows from the action space and the lanes is made once, not once a step.
 
 Only says yes quickly; whatever is wrong with a message, messages.py finds again and puts into words.
 """
@@ -7,16 +7,58 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from gymnasium import spaces
 
 from simservice.protocol.messages import decode_step
-from simservice.protocol.tensors import LITTLE
+from simservice.protocol.tensors import LITTLE, conform
 from simservice.protocol.v1 import service_pb2 as pb
+from simservice.protocol.varints import read_varint, varint
 from simservice.types import Array, Leaf, Leaves
 
 Check = Callable[[Array], bool]
+
+TIMEOUT = 0x60  # the tag of PlayRequest.timeout_ms
+KINDS_KEPT = 256  # numbers of lanes
+
+
+class PlainStep(NamedTuple):
+    """A request that is a step and nothing else."""
+
+    action: Leaves  # (lanes, ...) each, all finite and inside the action space
+    timeout_ms: int  # 0: not told
+
+
+def numbered(sequence: int) -> bytes:
+    """What a numbered request begins with, and its reply as well."""
+    return b"\x08" + varint(sequence)
+
+
+class StepRequests:
+    """The requests to step one world; `leaves` are the action's."""
+
+    def __init__(self, leaves: tuple[Leaf, ...]) -> None:
+        self._leaves = leaves
+
+    def raw(self, action: Leaves, lanes: int) -> tuple[bytes, ...]:
+        """One action a lane as bytes, leaf by leaf. Shapes and dtypes are checked, values by the receiver."""
+        return tuple([conform(leaf, action[leaf.path], (lanes,)).tobytes() for leaf in self._leaves])
+
+    @staticmethod
+    def message(sequence: int, raw: tuple[bytes, ...], timeout_ms: int = 0) -> bytes:
+        """A PlayRequest with `step`; timeout_ms 0 is not told."""
+        if not raw:
+            step = pb.Step(action=pb.Values())
+            return pb.PlayRequest(sequence=sequence, step=step, timeout_ms=timeout_ms).SerializeToString()
+        parts = [numbered(sequence)]
+        for pair in zip(_before(tuple(map(len, raw))), raw, strict=True):
+            parts += pair
+        if timeout_ms:
+            parts += (b"\x60", varint(timeout_ms))
+        return b"".join(parts)
 
 
 class StepActions:
@@ -24,14 +66,48 @@ class StepActions:
 
     def __init__(self, leaves: tuple[Leaf, ...]) -> None:
         self._leaves = leaves
+        self._before: dict[int, tuple[bytes, ...]] = {}  # by lanes
         checks = [_check(leaf) for leaf in leaves]
         # Bytes that are taken as they are: neither of another byte order nor truth values, which may be wrong.
-        self._plain = LITTLE and None not in checks
+        self._plain = LITTLE and bool(checks) and None not in checks
         self._readers = [
             (leaf.path, leaf.dtype, leaf.shape, math.prod(leaf.shape) * leaf.dtype.itemsize, check)
             for leaf, check in zip(leaves, checks, strict=True)
             if check is not None
         ]
+
+    def read(self, message: bytes, sequence: int, lanes: int) -> PlainStep | None:
+        """A PlayRequest as StepRequests writes it; None: it is another one, or not to be taken, decode() says why."""
+        begins = numbered(sequence)
+        if not self._plain or not message.startswith(begins):
+            return None
+        before = self._before.get(lanes) or self._learn(lanes)
+        at = len(begins)
+        action: Leaves = {}
+        for head, (path, dtype, shape, size, inside) in zip(before, self._readers, strict=True):
+            begin = at + len(head)
+            end = begin + lanes * size
+            if not size or len(message) < end or not message.startswith(head, at):
+                return None
+            array = np.frombuffer(message, dtype, (end - begin) // dtype.itemsize, begin).copy()
+            if shape:
+                array = array.reshape(lanes, *shape)
+            if not inside(array):
+                return None
+            action[path] = array
+            at = end
+        if at == len(message):
+            return PlainStep(action, 0)
+        timeout_ms, end = read_varint(message, at + 1)
+        if message[at] != TIMEOUT or end != len(message) or timeout_ms >= 2**32:
+            return None
+        return PlainStep(action, timeout_ms)
+
+    def _learn(self, lanes: int) -> tuple[bytes, ...]:
+        before = _before(tuple([lanes * size for _, _, _, size, _ in self._readers]))
+        if len(self._before) < KINDS_KEPT:
+            self._before[lanes] = before
+        return before
 
     def decode(self, message: pb.Step, lanes: int) -> Leaves:
         """The actions, (lanes, ...) each, all finite and inside the action space; InvalidInput names the leaf."""
@@ -49,6 +125,16 @@ class StepActions:
                 return decode_step(self._leaves, message, lanes)
             actions[path] = array
         return actions
+
+
+@lru_cache(maxsize=1024)
+def _before(sizes: tuple[int, ...]) -> tuple[bytes, ...]:
+    """What stands before each leaf's bytes, of so many bytes, in a request to step."""
+    leaves = [b"\x0a" + varint(size) for size in sizes]
+    values = sum(map(len, leaves)) + sum(sizes)
+    action = b"\x0a" + varint(values)
+    leaves[0] = b"\x2a" + varint(len(action) + values) + action + leaves[0]
+    return tuple(leaves)
 
 
 def _check(leaf: Leaf) -> Check | None:

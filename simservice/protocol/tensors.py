@@ -15,7 +15,7 @@ from gymnasium import spaces
 from simservice.errors import InvalidInput
 from simservice.protocol import ragged
 from simservice.protocol.v1 import service_pb2 as pb
-from simservice.types import Array, Leaf, Leaves, from_leaves, leaves_of, to_leaves
+from simservice.types import SIMPLE, Array, Leaf, Leaves, from_leaves, leaves_of, to_leaves
 
 LITTLE = sys.byteorder == "little"
 """The wire is little-endian; nearly every machine is, and then bytes are taken as they are."""
@@ -181,6 +181,8 @@ def _root(spec: tuple[Leaf, ...]) -> str:
 
 def check_structure(space: gym.Space[Any], value: Any, field: str) -> None:
     """A Dict takes a mapping with its keys, a Tuple a tuple or list of its length."""
+    if type(space) in SIMPLE:
+        return
     if isinstance(space, spaces.Dict):
         if not isinstance(value, Mapping) or set(value) != set(space.spaces):
             raise InvalidInput(field, f"a mapping with the keys {', '.join(map(repr, space.spaces))} is expected")

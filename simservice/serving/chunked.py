@@ -9,12 +9,10 @@ grpc.aio needs a second thread, a socket between the two and some hundred micros
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import logging
 import zlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, cast
 from urllib.parse import quote
@@ -22,19 +20,22 @@ from urllib.parse import quote
 import grpc
 import grpc.aio
 
+from simservice.serving.begun import Begun
+from simservice.serving.chunks import FRAME, Broken, chunk_size, field, metadata, whole
+
 log = logging.getLogger(__name__)
 
 Behaviour = Callable[[Any, Any], AsyncIterator[bytes]]
 """A handler of streams as grpc.aio calls it: (requests, context) to serialised replies."""
 
+Begin = Callable[[bytes], Begun[tuple[bytes, bytes]] | None]
+"""Begins to answer a message where that can be, in two parts of one reply."""
+
 HEAD_BYTES = 2**17  # of a request; HAProxy's buffer, its own bound, is half of that
-CHUNK_BYTES = 2**24  # HAProxy's are as large as its buffer at most
 BUFFERED_BYTES = 2**22  # of an answer that its reader has not taken, before the writer waits
 WAITING = 2  # messages that have come before anybody asked for them; then nothing more is read
 JOINED_BYTES = 2**14  # below it, copying a message behind its header is cheaper than a write in parts
 
-_FRAME = 5  # the flag that tells of compression, and four bytes of length
-_OURS = ("host", "content-type", "content-length", "te", "connection", "transfer-encoding")
 _ANSWER = (
     b"HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ngrpc-accept-encoding: identity,deflate,gzip\r\n"
     b"transfer-encoding: chunked\r\nconnection: close\r\n\r\n"
@@ -63,10 +64,6 @@ class ChunkedServer:
             self._server.close()
 
 
-class _Broken(Exception):
-    """What came is no such stream; there is nobody to tell but the other end of the socket."""
-
-
 class _Refused(Exception):
     """The stream ends with a status of its own."""
 
@@ -88,7 +85,9 @@ class _Stream(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._raw = bytearray()  # as it came, from the first chunk that is not all here
         self._body = bytearray()  # of a message that is not all here
-        self._messages: deque[bytes] = deque()
+        self._messages: deque[bytes | Begun[Any]] = deque()
+        self._begin_at_once: Begin | None = None
+        self._under_way: Begun[tuple[bytes, bytes]] | None = None  # what has begun; the handler waits in read()
         self._reader: asyncio.Future[None] | None = None  # of who waits for a message
         self._writer: asyncio.Future[None] | None = None  # of who waits for room
         self._ended = False  # no message comes any more
@@ -103,8 +102,16 @@ class _Stream(asyncio.Protocol):
 
     # ---- what a handler calls --------------------------------------------------------------------------------------
 
+    def attend(self, begin: Begin) -> None:
+        """From now on messages that come while read() waits for one are given to `begin` first.
+
+        What it begins is answered as soon as it is done, before read() returns anything; what fails is for read() to
+        return, as is what `begin` does not take (None).
+        """
+        self._begin_at_once = begin
+
     async def read(self) -> Any:
-        """The next request, or grpc.aio.EOF."""
+        """The next request, one that has begun and failed (see attend), or grpc.aio.EOF."""
         if not self._messages and not self._ended:
             self._reader = asyncio.get_running_loop().create_future()
             try:
@@ -116,22 +123,25 @@ class _Stream(asyncio.Protocol):
             if self._held and len(self._messages) < WAITING:
                 self._held = False
                 self._transport.resume_reading()
-            return self._decode(message)
+            return message if isinstance(message, Begun) else self._decode(message)
         return grpc.aio.EOF
 
     async def write(self, message: bytes) -> None:
         """Sends a serialised reply; waits where its reader is far behind."""
-        size = len(message)
-        head = b"%x\r\n\0" % (size + _FRAME) + size.to_bytes(4, "big")
+        self._send(message, b"")
+        if self._writer is not None:
+            await self._writer
+
+    def _send(self, message: bytes, behind: bytes) -> None:
+        size = len(message) + len(behind)
+        head = b"%x\r\n\0" % (size + FRAME) + size.to_bytes(4, "big")
         if not self._answered:
             self._answered = True
             head = _ANSWER + head
         if size < JOINED_BYTES:
-            self._transport.write(b"".join((head, message, b"\r\n")))
+            self._transport.write(b"".join((head, message, behind, b"\r\n")))
         else:
-            self._transport.writelines((head, message, b"\r\n"))
-        if self._writer is not None:
-            await self._writer
+            self._transport.writelines((head, message, behind + b"\r\n"))
 
     def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
         """What the client sent along."""
@@ -186,14 +196,14 @@ class _Stream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._ended:  # whatever comes behind the end, or behind what was refused, is nobody's
             return
-        if self._task is not None and not self._raw and not self._body and (message := _whole(data)) is not None:
+        if self._task is not None and not self._raw and not self._body and (message := whole(data)) is not None:
             self._put(message)
             return
         self._raw += data
         try:
             if self._task is not None or self._begin():
                 self._take_chunks()
-        except _Broken as problem:
+        except Broken as problem:
             log.warning("a stream from HAProxy cannot be read: %s", problem)
             self._transport.abort()
         except _Refused as problem:
@@ -204,6 +214,8 @@ class _Stream(asyncio.Protocol):
         """The other side is gone: a stream's end is a chunk, never this."""
 
     def connection_lost(self, error: Exception | None) -> None:
+        if self._under_way is not None:
+            self._under_way.cancel()
         if self._task is not None:
             self._task.cancel()
         self._end_of_requests()
@@ -224,20 +236,20 @@ class _Stream(asyncio.Protocol):
         end = self._raw.find(b"\r\n\r\n")
         if end < 0:
             if len(self._raw) > HEAD_BYTES:
-                raise _Broken(f"its head has more than {HEAD_BYTES} bytes")
+                raise Broken(f"its head has more than {HEAD_BYTES} bytes")
             return False
         line, *lines = bytes(self._raw[:end]).split(b"\r\n")
         del self._raw[: end + 4]
         words = line.split(b" ")
         if len(words) != 3 or words[2] != b"HTTP/1.1":
-            raise _Broken(f"it begins with {line[:80]!r}")
+            raise Broken(f"it begins with {line[:80]!r}")
         fields = [
             (name.strip().lower().decode("latin-1"), value.strip().decode("latin-1"))
             for name, _, value in (each.partition(b":") for each in lines)
         ]
         if ("transfer-encoding", "chunked") not in fields:
-            raise _Broken("its body does not come in chunks")
-        self._metadata = tuple(_metadata(fields))
+            raise Broken("its body does not come in chunks")
+        self._metadata = tuple(metadata(fields))
         said = dict(fields)
         self._window = _WINDOWS.get(said.get("grpc-encoding", ""), 0)
         kind = said.get("content-type", "")
@@ -248,7 +260,7 @@ class _Stream(asyncio.Protocol):
         """Everything that is whole; what is not stays."""
         raw, at = self._raw, 0
         while (end := raw.find(b"\r\n", at)) >= 0:
-            size = _chunk_size(raw[at:end])
+            size = chunk_size(raw[at:end])
             begin, after = end + 2, end + 2 + size
             if len(raw) < after + 2:
                 break
@@ -263,17 +275,17 @@ class _Stream(asyncio.Protocol):
 
     def _take_messages(self) -> None:
         body, at = self._body, 0
-        while len(body) >= at + _FRAME:
-            size = int.from_bytes(body[at + 1 : at + _FRAME], "big")
+        while len(body) >= at + FRAME:
+            size = int.from_bytes(body[at + 1 : at + FRAME], "big")
             if size > self._most_bytes:
                 raise _Refused(
                     grpc.StatusCode.RESOURCE_EXHAUSTED,
                     f"the request has {size} bytes, {self._most_bytes} are the most that one may have",
                 )
-            if len(body) < at + _FRAME + size:
+            if len(body) < at + FRAME + size:
                 break
-            packed, message = body[at], bytes(body[at + _FRAME : at + _FRAME + size])
-            at += _FRAME + size
+            packed, message = body[at], bytes(body[at + FRAME : at + FRAME + size])
+            at += FRAME + size
             self._put(self._unpacked(message) if packed else message)
         del body[:at]
 
@@ -292,17 +304,45 @@ class _Stream(asyncio.Protocol):
         return found
 
     def _put(self, message: bytes) -> None:
+        begin = self._begin_at_once if self._under_way is None and self._writer is None else None
+        if begin is not None and self._reader is not None and not self._reader.done():
+            begun = begin(message)
+            if begun is not None:
+                if begun.done:
+                    self._answer(begun)
+                else:
+                    self._under_way = begun
+                    begun.then(self._over)
+                return
         self._messages.append(message)
-        if self._reader is not None:
+        self._offer()
+
+    def _offer(self) -> None:
+        """Wakes who waits for a message; where nobody does, puts off reading more than some."""
+        if self._reader is not None and self._under_way is None:
             if not self._reader.done():
                 self._reader.set_result(None)
         elif len(self._messages) >= WAITING and not self._held:
             self._held = True
             self._transport.pause_reading()
 
+    def _over(self, begun: Begun[tuple[bytes, bytes]]) -> None:
+        self._under_way = None
+        self._answer(begun)
+        if self._messages or self._ended:
+            self._offer()
+
+    def _answer(self, begun: Begun[tuple[bytes, bytes]]) -> None:
+        if begun.result is not None:
+            if not self._transport.is_closing():
+                self._send(*begun.result)
+        else:
+            self._messages.appendleft(begun)
+            self._offer()
+
     def _end_of_requests(self) -> None:
         self._ended = True
-        if self._reader is not None and not self._reader.done():
+        if self._under_way is None and self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
 
     # ---- the handler -------------------------------------------------------------------------------------------------
@@ -323,6 +363,10 @@ class _Stream(asyncio.Protocol):
             log.exception("a stream's handler failed")
             if self._code is grpc.StatusCode.OK:
                 self._code, self._details = grpc.StatusCode.UNKNOWN, f"Unexpected {type(error)}: {error}"
+        finally:
+            self._begin_at_once = None
+            if self._under_way is not None:  # its handler is called away: it is answered to nobody
+                self._under_way.then(lambda _: None)
         self._finish()
 
     def _finish(self) -> None:
@@ -331,54 +375,10 @@ class _Stream(asyncio.Protocol):
         fields = [b"grpc-status: %d" % self._code.value[0]]
         if self._details:
             fields.append(b"grpc-message: " + quote(self._details, safe=_PLAIN).encode())
-        fields += [name.lower().encode() + b": " + _field(value) for name, value in self._trailing]
+        fields += [name.lower().encode() + b": " + field(value) for name, value in self._trailing]
         answer = b"" if self._answered else _ANSWER
         self._transport.write(answer + b"0\r\n" + b"\r\n".join(fields) + b"\r\n\r\n")
         self._transport.close()
 
 
 _CODES: dict[Any, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
-
-
-def _whole(data: bytes) -> bytes | None:
-    """The message, where the bytes are one chunk that holds one plain message: what nearly all are."""
-    end = data.find(b"\r\n", 0, 12)
-    begin = end + 2 + _FRAME
-    if end < 1 or len(data) < begin + 2 or data[end + 2] or not data.endswith(b"\r\n"):
-        return None
-    size = int.from_bytes(data[begin - 4 : begin], "big")
-    if len(data) != begin + size + 2 or _chunk_size(data[:end]) != size + _FRAME:
-        return None
-    return data[begin:-2]
-
-
-def _chunk_size(digits: bytes | bytearray) -> int:
-    try:
-        size = int(digits.partition(b";")[0], 16)
-    except ValueError:
-        size = -1
-    if not 0 <= size <= CHUNK_BYTES:
-        raise _Broken(f"a chunk's size is {bytes(digits[:20])!r}")
-    return size
-
-
-def _metadata(fields: Iterable[tuple[str, str]]) -> Iterable[tuple[str, str | bytes]]:
-    """What gRPC calls metadata; binary fields that are no base64 are as good as absent."""
-    for name, value in fields:
-        if name in _OURS or (name.startswith("grpc-") and not name.endswith("-bin")):
-            continue
-        if not name.endswith("-bin"):
-            yield name, value
-            continue
-        for part in value.split(","):
-            try:
-                yield name, base64.b64decode(part.strip() + "=" * (-len(part.strip()) % 4), validate=True)
-            except binascii.Error:
-                continue
-
-
-def _field(value: str | bytes) -> bytes:
-    """Metadata as a field: text that is safe as it is, bytes (of names ending in -bin) in base64."""
-    if isinstance(value, bytes):
-        return base64.b64encode(value).rstrip(b"=")
-    return "".join(letter for letter in value if " " <= letter <= "~").encode()

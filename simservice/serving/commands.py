@@ -14,7 +14,7 @@ from simservice.protocol.messages import (
     encode_reset_result,
     parse_request,
 )
-from simservice.protocol.step_actions import StepActions
+from simservice.protocol.step_actions import PlainStep, StepActions
 from simservice.protocol.step_replies import StepReplies
 from simservice.protocol.tensors import decode_leaves, encode_leaves
 from simservice.protocol.v1 import service_pb2 as pb
@@ -63,6 +63,10 @@ class CommandCodec:
             max_context_frames=self.max_context_frames,
         )
         return Reset(mask=mask, seeds=seeds, context=context, options=options)
+
+    def plain_step(self, message: bytes, sequence: int, lanes: int) -> PlainStep | None:
+        """A request of that number that is a step and nothing else, checked; None: command() is to look at it."""
+        return self._actions.read(message, sequence, lanes)
 
     def imagine(self, request: pb.PlayRequest, lanes: int) -> Imagine:
         """The rollout that is asked for of a session of so many lanes."""

@@ -7,8 +7,8 @@ import logging
 from collections.abc import AsyncIterator
 
 from simservice.errors import ReplicaDraining
-from simservice.protocol.v1 import service_pb2 as pb
 from simservice.serving.inbox import Inbox
+from simservice.serving.stream import Incoming
 
 log = logging.getLogger(__name__)
 
@@ -18,10 +18,10 @@ class Streams:
 
     def __init__(self) -> None:
         self.leaving = False  # no session begins here any more
-        self._inboxes: set[Inbox[pb.PlayRequest]] = set()
+        self._inboxes: set[Inbox[Incoming]] = set()
         self._fewer = asyncio.Event()
 
-    def enter(self, requests: AsyncIterator[pb.PlayRequest]) -> Inbox[pb.PlayRequest]:
+    def enter(self, requests: AsyncIterator[Incoming]) -> Inbox[Incoming]:
         """The requests of a new stream."""
         inbox = Inbox(requests)
         self._inboxes.add(inbox)
@@ -29,7 +29,7 @@ class Streams:
             inbox.call_away()
         return inbox
 
-    def leave(self, inbox: Inbox[pb.PlayRequest]) -> None:
+    def leave(self, inbox: Inbox[Incoming]) -> None:
         """A stream has ended."""
         self._inboxes.discard(inbox)
         self._fewer.set()

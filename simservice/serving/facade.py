@@ -29,13 +29,14 @@ from simservice.protocol.strict import refuse_unknown
 from simservice.protocol.v1 import service_pb2 as pb
 from simservice.protocol.v1 import world_pb2 as world_pb
 from simservice.protocol.v1.service_pb2_grpc import WorldServiceServicer
+from simservice.serving.begun import Begun
 from simservice.serving.commands import CommandCodec
 from simservice.serving.draining import Streams
 from simservice.serving.policies import PolicyDesk
-from simservice.serving.registration import refuse_unreadable
+from simservice.serving.registration import DirectCall, refuse_unreadable
 from simservice.serving.reports import ReportDesk
 from simservice.serving.rooms import CapacityDesk
-from simservice.serving.stream import Stream, as_ours
+from simservice.serving.stream import Incoming, Stream, as_ours
 from simservice.serving.tenants import Tenants
 from simservice.sessions.quotas import Tenant
 from simservice.sessions.redis_reports import report_store
@@ -166,7 +167,7 @@ class WorldService(WorldServiceServicer):
 
         return await self._unary("PutPolicy", request, context, answer, pb.PutPolicyReply)
 
-    async def Play(self, request_iterator: AsyncIterator[pb.PlayRequest], context: CallContext) -> AsyncIterator[bytes]:
+    async def Play(self, request_iterator: AsyncIterator[Incoming], context: CallContext) -> AsyncIterator[bytes]:
         """The stream that is a session; its replies are serialised."""
         try:
             tenant = self.tenants.of(context.invocation_metadata())
@@ -175,8 +176,13 @@ class WorldService(WorldServiceServicer):
             return
         codecs = said_in(context.invocation_metadata() or ())
         stream, inbox = Stream(self, _application(context), tenant, codecs), self.streams.enter(request_iterator)
+        if isinstance(request_iterator, DirectCall) and request_iterator.attend is not None:
+            request_iterator.attend(stream.begin)
         try:
             while (request := await inbox) is not None:
+                if isinstance(request, Begun):
+                    yield b"".join(await request.rest())
+                    continue
                 if request.HasField("imagine"):
                     async with aclosing(stream.imagine(request)) as parts:
                         async for part in parts:

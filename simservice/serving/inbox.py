@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Generator
-from contextvars import Context
+from collections.abc import AsyncIterator, Generator
 from typing import Any, Generic, TypeVar
+
+from simservice.sessions.waiting import Wait
 
 T = TypeVar("T")
 
@@ -23,7 +24,7 @@ class Inbox(Generic[T]):
 
     def __init__(self, requests: AsyncIterator[T]) -> None:
         self._requests = requests
-        self._wait: _Wait | None = None
+        self._wait: Wait | None = None
         self._called = False
 
     def call_away(self) -> None:
@@ -48,7 +49,7 @@ class Inbox(Generic[T]):
                 yield None
                 continue
             awaited._asyncio_future_blocking = False  # as the task would, which sees the wait instead
-            self._wait = _Wait(awaited)
+            self._wait = Wait(awaited)
             try:
                 yield self._wait
             except BaseException:
@@ -60,43 +61,6 @@ class Inbox(Generic[T]):
             if self._called and not awaited.done():
                 _leave(read, awaited)
                 return None
-
-
-class _Wait:
-    """What a task is given to wait for in place of a future: it hears of the future's end, and can be woken before.
-
-    The methods are those that asyncio's tasks call of whatever a coroutine yields to them.
-    """
-
-    __slots__ = ("_asyncio_future_blocking", "_callback", "_cancelled", "_context", "_future")
-
-    def __init__(self, future: asyncio.Future[Any]) -> None:
-        self._asyncio_future_blocking = True
-        self._future = future
-        self._callback: Callable[[Any], object] | None = None
-        self._context: Context | None = None
-        self._cancelled = False
-
-    def end(self) -> None:
-        """Wakes the task; the future goes on."""
-        if self._callback is not None and self._future.remove_done_callback(self._callback):
-            self.get_loop().call_soon(self._callback, self, context=self._context)
-
-    def add_done_callback(self, callback: Callable[[Any], object], *, context: Context | None = None) -> None:
-        self._callback, self._context = callback, context
-        self._future.add_done_callback(callback, context=context)
-
-    def cancel(self, msg: object = None) -> bool:
-        self._cancelled = True
-        self.end()
-        return True
-
-    def result(self) -> None:
-        if self._cancelled:
-            raise asyncio.CancelledError
-
-    def get_loop(self) -> asyncio.AbstractEventLoop:
-        return self._future.get_loop()
 
 
 def _leave(read: Generator[Any, None, Any], awaited: asyncio.Future[Any]) -> None:

@@ -15,8 +15,9 @@ from grpc._utilities import RpcMethodHandler
 
 from simservice.errors import InvalidInput
 from simservice.protocol.v1 import service_pb2 as pb
-from simservice.serving.chunked import Behaviour, ChunkedServer
+from simservice.serving.chunked import Begin, Behaviour, ChunkedServer
 from simservice.serving.settings import MAX_MESSAGE_BYTES
+from simservice.serving.stream import Incoming
 
 NAME = pb.DESCRIPTOR.services_by_name["WorldService"].full_name
 
@@ -57,11 +58,14 @@ class DirectCall:
     def __init__(self, context: _StreamContext) -> None:
         self._read = context.read
         self.write = context.write  # sends one serialised reply
+        self.attend: Callable[[Begin], None] | None = getattr(
+            context, "attend", None
+        )  # of ChunkedServer's streams, see there
 
-    def __aiter__(self) -> AsyncIterator[pb.PlayRequest]:
+    def __aiter__(self) -> AsyncIterator[Incoming]:
         return self
 
-    async def __anext__(self) -> pb.PlayRequest:
+    async def __anext__(self) -> Incoming:
         request = await self._read()
         if request is grpc.aio.EOF:
             raise StopAsyncIteration

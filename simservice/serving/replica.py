@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -95,6 +96,8 @@ class WorldReplica:
         await self._replica.start()
         self._announce(metrics or MetricsConfig())
         self._running = True
+        gc.collect()
+        gc.freeze()  # as local.py does
 
     async def ListWorlds(self, request: pb.ListWorldsRequest, grpc_context: CallContext) -> pb.ListWorldsReply:
         """Every world that the fleet serves."""

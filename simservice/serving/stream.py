@@ -8,20 +8,22 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from time import perf_counter_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from simservice.errors import InternalError, InvalidInput, ReplicaDraining, SessionClosed, SimserviceError
 from simservice.protocol.messages import decode_mode, encode_frames, encode_mode, encode_world
 from simservice.protocol.opening import decode_caution
 from simservice.protocol.packing import Packer
 from simservice.protocol.status import error_to_message
-from simservice.protocol.step_replies import timed
+from simservice.protocol.step_replies import timed, times
 from simservice.protocol.strict import refuse_unknown
 from simservice.protocol.v1 import service_pb2 as pb
+from simservice.serving.begun import Begun
 from simservice.serving.commands import BRANCHES
+from simservice.sessions.lanes import Command, Step
 from simservice.sessions.quotas import StepBudget, Tenant
 from simservice.sessions.session import Session
 from simservice.types import Imagined, Spent, StepResult
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     from simservice.serving.facade import Hosted, WorldService
 
 log = logging.getLogger(__name__)
+
+Incoming = pb.PlayRequest | Begun[tuple[bytes, bytes]]
+"""What comes on a stream: a request, or one that is being answered already, by a reply in two parts."""
 
 
 class Stream:
@@ -52,26 +57,47 @@ class Stream:
 
     async def answer(self, request: pb.PlayRequest) -> bytes:
         """The reply to one request, serialised; raises, as one of our errors, what ends the stream."""
-        began = perf_counter_ns()
         call = request.WhichOneof("call") or ""
+        return b"".join(await self._answered(call, request.sequence, perf_counter_ns(), self._call(call, request)))
+
+    def begin(self, message: bytes) -> Begun[tuple[bytes, bytes]] | None:
+        """Answers a request that is a step and nothing else, as far as it goes at once, in two parts of one reply.
+
+        None: it is for answer(). Called while nothing else is under way on the stream.
+        """
+        host, session = self._host, self._session
+        if host is None or session is None or self._service.streams.leaving:
+            return None
+        began, sequence = perf_counter_ns(), session.last_sequence + 1
+        step = host.codec.plain_step(message, sequence, session.num_envs)
+        if step is None:
+            return None
+        command = Step(step.action, self._write)
+        work = self._apply(host, session, sequence, command, message, step.timeout_ms)
+        return Begun(self._answered("step", sequence, began, work))
+
+    async def _answered(
+        self, call: str, sequence: int, began: int, work: Coroutine[Any, Any, bytes]
+    ) -> tuple[bytes, bytes]:
+        """The reply that the work makes, and what stands behind it."""
         code = "OK"
         self._spent = None
         try:
-            reply = self._packer.pack(await self._call(call, request))
+            reply = self._packer.pack(await work)
         except Exception as found:  # everything is answered; what is not ours is logged and gets a name
             error = as_ours(found, call)
             code = error.code
             if not error.recoverable:
                 raise error from found
-            reply = pb.PlayReply(sequence=request.sequence, error=error_to_message(error)).SerializeToString()
+            reply = pb.PlayReply(sequence=sequence, error=error_to_message(error)).SerializeToString()
         finally:
             spent = perf_counter_ns() - began
             (self._host or self._service.hosted[0]).metrics.observe_rpc(call, code, spent * 1e-9)
         where = self._spent
         if where is None or where.handed_ns < began:  # none, or that of a step which was done before
-            return timed(reply, spent)
+            return reply, times(spent)
         queue, wait = where.handed_ns - began, where.began_ns - where.handed_ns
-        return timed(reply, spent, (queue, wait, where.model_ns, self._write_ns + began + spent - self._done_ns))
+        return reply, times(spent, (queue, wait, where.model_ns, self._write_ns + began + spent - self._done_ns))
 
     async def imagine(self, request: pb.PlayRequest) -> AsyncGenerator[bytes, None]:
         """The replies to one rollout, serialised, as it goes on; raises what ends the stream."""
@@ -129,25 +155,13 @@ class Stream:
         if host is None or session is None:
             return (await self._begin(call, request)).SerializeToString()
         if call in ("step", "reset"):
-            if self._budget is not None and call == "step":
-                self._budget.spend(session.num_envs)
-            self._written, self._write_ns = None, 0
             command = host.codec.command(request, session.num_envs, self._write)
             payload = request.SerializeToString()
             # Leaves have fixed sizes, so a step as long as the last one that was looked into holds nothing more.
             if len(payload) != self._plain_bytes:
                 refuse_unknown(request)
                 self._plain_bytes = len(payload) if call == "step" else 0
-            host.service.deadlines.begin(session, request.timeout_ms)
-            try:
-                result = await host.service.apply(session, request.sequence, command, payload)
-            finally:
-                host.service.deadlines.end(session)
-            self._done_ns, self._spent = perf_counter_ns(), result.spent if isinstance(result, StepResult) else None
-            written, self._written = self._written, None
-            if written is not None and written[0] is result:
-                return written[1]
-            return host.codec.reply(request.sequence, result, session.num_envs)
+            return await self._apply(host, session, request.sequence, command, payload, request.timeout_ms)
         if call in BRANCHES:
             if self._budget is not None:  # a lane that is saved, restored or copied from costs a step of it
                 self._budget.spend(session.num_envs)
@@ -163,6 +177,24 @@ class Stream:
             self.closed = True
             return pb.PlayReply(sequence=request.sequence, closed=pb.Closed()).SerializeToString()
         raise InvalidInput("call", f"{call or 'nothing'} was sent on a stream that has its session already")
+
+    async def _apply(
+        self, host: Hosted, session: Session, sequence: int, command: Command, payload: bytes, timeout_ms: int
+    ) -> bytes:
+        """The reply to a step or a reset."""
+        if self._budget is not None and isinstance(command, Step):
+            self._budget.spend(session.num_envs)
+        self._written, self._write_ns = None, 0
+        host.service.deadlines.begin(session, timeout_ms)
+        try:
+            result = await host.service.apply(session, sequence, command, payload)
+        finally:
+            host.service.deadlines.end(session)
+        self._done_ns, self._spent = perf_counter_ns(), result.spent if isinstance(result, StepResult) else None
+        written, self._written = self._written, None
+        if written is not None and written[0] is result:
+            return written[1]
+        return host.codec.reply(sequence, result, session.num_envs)
 
     def _write(self, result: StepResult) -> None:
         """Writes a step's reply while the journal is on its way: it may be of no use, and what fails fails later."""

@@ -47,7 +47,7 @@ from simservice.sessions.session import Session
 from simservice.sessions.settings import SessionConfig, SessionStats
 from simservice.sessions.snapshots import ReplyCodec, Snapshots
 from simservice.sessions.store import Observer, Recovery, SessionRecord, SessionStore
-from simservice.sessions.waiting import ended
+from simservice.sessions.waiting import ended, in_a_task
 from simservice.types import SEED_LIMIT, TRUSTING, Array, Caution, Imagine, Imagined
 
 log = logging.getLogger(__name__)
@@ -158,6 +158,7 @@ class SessionService:
         """
         async with session.turn:
             if session.unsettled is not None or session.end is not None:
+                await in_a_task()
                 await self._settled(session)
             kept = session.kept(sequence)
             if kept is not None:
@@ -185,6 +186,8 @@ class SessionService:
                 self.engine.abandon(session.lanes)
                 session.unsettled = self._spawn(self._settle(session, sequence, stepped, journaled))
                 raise
+            if journaled.exception() is None and stepped.exception() is None:
+                return self._done(session, sequence, stepped.result())
             return await self._outcome(session, sequence, stepped, journaled)
 
     async def branch(
@@ -275,7 +278,10 @@ class SessionService:
         if (refusal := stepped.exception()) is not None:
             await self._take_back(session, sequence, refusal)
             raise self._refused(session, refusal)
-        result = stepped.result()
+        return self._done(session, sequence, stepped.result())
+
+    def _done(self, session: Session, sequence: int, result: Result) -> Result:
+        """Counts a request that was done and journaled."""
         session.commit(sequence, result, self.config.replies_kept)
         self._stats.requests += 1
         self._renew(session)
@@ -285,6 +291,7 @@ class SessionService:
 
     async def _take_back(self, session: Session, sequence: int, refusal: BaseException) -> None:
         """Removes a refused request from the journal, so that its number is free again."""
+        await in_a_task()
         try:
             session.epoch = await self.store.retract(session.token, session.epoch, sequence)
         except BaseException as error:  # also when cancelled: the journal may or may not hold the request

@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 from space_strategies import fixed_spaces
 
 from simservice.errors import InvalidInput
-from simservice.protocol.messages import decode_step, encode_step_result
-from simservice.protocol.step_actions import StepActions
-from simservice.protocol.step_replies import StepReplies, timed, varint
+from simservice.protocol.messages import decode_step, decode_step_result, encode_step_result
+from simservice.protocol.step_actions import StepActions, StepRequests, numbered
+from simservice.protocol.step_replies import KINDS_READ, StepReplies, StepReplyReader, timed
 from simservice.protocol.v1 import service_pb2 as pb
-from simservice.types import Info, StepResult, leaves_of
+from simservice.protocol.varints import read_varint, varint
+from simservice.types import Info, StepResult, leaves_of, to_leaves
 
 OBSERVATION = leaves_of(
     spaces.Dict(position=spaces.Box(-1, 1, (2,)), lamp=spaces.Box(0, 1, (), np.bool_), none=spaces.Box(0, 1, (0,))),
@@ -125,6 +126,132 @@ def test_an_infinite_action_is_refused_where_the_space_has_no_bounds():
         quickly(leaves, message([np.array([[np.inf]], np.float32).tobytes()]), 1)
 
 
+@settings(deadline=None)
+@given(fixed_spaces, st.integers(1, 5), st.integers(1, 2**63), st.integers(0, 2**32 - 1), st.data())
+def test_a_request_is_the_message_that_generated_code_makes(space, lanes, sequence, timeout_ms, data):
+    leaves = leaves_of(space, "action")
+    raws = tuple(
+        data.draw(st.binary(min_size=leaf_bytes(leaf, lanes), max_size=leaf_bytes(leaf, lanes))) for leaf in leaves
+    )
+    written = StepRequests.message(sequence, raws, timeout_ms)
+    asked = pb.PlayRequest(sequence=sequence, step=message(list(raws)), timeout_ms=timeout_ms)
+    assert pb.PlayRequest.FromString(written) == asked
+    read = StepActions(leaves).read(written, sequence, lanes)
+    slow = outcome(decode_step, leaves, list(raws), lanes)
+    if read is not None:  # whatever is taken quickly is what the general way takes
+        assert read.timeout_ms == timeout_ms
+        assert described(read.action) == slow
+
+
+@pytest.mark.parametrize("timeout_ms", [0, 1, 30_000])
+@pytest.mark.parametrize(
+    "space",
+    [spaces.Discrete(3), spaces.Box(-1, 1, (2,)), spaces.Dict(a=spaces.Discrete(2), b=spaces.Box(0, 1, (3,)))],
+    ids=str,
+)
+def test_a_plain_step_is_read_at_once(space, timeout_ms):
+    leaves, read = plain(space, timeout_ms)
+    assert read.timeout_ms == timeout_ms
+    assert set(read.action) == {leaf.path for leaf in leaves}
+
+
+def plain(space, timeout_ms, lanes=4):
+    leaves = leaves_of(space, "action")
+    rows = [to_leaves(space, space.sample(), "action") for _ in range(lanes)]
+    action = {leaf.path: np.stack([row[leaf.path] for row in rows]) for leaf in leaves}
+    sent = StepRequests.message(300, StepRequests(leaves).raw(action, lanes), timeout_ms)
+    read = StepActions(leaves).read(sent, 300, lanes)
+    assert described(read.action) == described(action)
+    return leaves, read
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda sent: sent + b"\x60\x81\x00",  # a number longer than need be
+        lambda sent: sent + b"\x98\x06\x01",  # a field that nobody knows
+        lambda sent: sent[:-1],
+        lambda sent: b"\x08\xad\x02" + sent[3:],  # another number
+        lambda sent: sent[:-8] + b"\x07" + bytes(7),  # no such action
+        lambda sent: sent + b"\x60\x80\x80\x80\x80\x10",  # too long a time
+        lambda sent: b"",
+    ],
+)
+def test_what_is_no_plain_step_is_left_to_the_general_way(change):
+    leaves = leaves_of(spaces.Discrete(3), "action")
+    sent = StepRequests.message(300, StepRequests(leaves).raw({"action": np.array([0, 1, 2])}, 3))
+    assert StepActions(leaves).read(sent, 300, 3) is not None
+    assert StepActions(leaves).read(change(sent), 300, 3) is None
+
+
+@settings(deadline=None)
+@given(
+    lanes=st.integers(1, 40),
+    named=st.dictionaries(st.text(max_size=20), st.tuples(st.sampled_from(DTYPES), st.sampled_from(["all", "some"]))),
+    shape=st.sampled_from([(), (0,), (3,), (2, 5)]),
+    final=st.booleans(),
+    split=st.lists(st.integers(0, 2**40), max_size=4),
+)
+def test_a_reply_of_a_known_kind_is_read_as_the_general_way_reads_it(lanes, named, shape, final, split):
+    infos = {
+        name: Info(
+            np.ones((lanes, *shape), dtype), np.arange(lanes) % 2 == 0 if who == "some" else np.ones(lanes, bool)
+        )
+        for name, (dtype, who) in named.items()
+    }
+    sent = timed(StepReplies(OBSERVATION).encode(9, result(lanes, infos, final)), 77, split)
+    reader, begin = StepReplyReader(OBSERVATION), len(numbered(9))
+    assert reader.read(sent, begin) is None  # nothing is known yet
+    message = pb.PlayReply.FromString(sent)
+    general = decode_step_result(OBSERVATION, message.stepped, lanes)
+    reader.learn(general)
+    read = reader.read(sent, begin)
+    if final:
+        assert read is None
+        return
+    assert told(read.result) == told(general)
+    assert all(array.flags.writeable for array in arrays_of(read.result))
+    times = pb.PlayReply.FromString(read.times)
+    assert times.server_ns == 77
+    assert [times.queue_ns, times.wait_ns, times.model_ns, times.encode_ns][: len(split)] == split
+    for cut in range(len(sent)):
+        assert reader.read(sent[:cut], begin) is None or len(sent) - cut <= len(read.times)
+
+
+def test_truth_values_that_are_none_are_left_to_the_general_way():
+    reader, sent = StepReplyReader(OBSERVATION), StepReplies(OBSERVATION).encode(1, result(3))
+    reader.learn(decode_step_result(OBSERVATION, pb.PlayReply.FromString(sent).stepped, 3))
+    assert reader.read(sent, 2) is not None
+    assert reader.read(sent[:-1] + b"\x02", 2) is None
+
+
+def test_a_reader_knows_the_newest_kinds():
+    reader, replies = StepReplyReader(OBSERVATION), StepReplies(OBSERVATION)
+    kinds = [result(2, {f"info {number}": Info(np.ones(2), np.ones(2, bool))}) for number in range(KINDS_READ + 1)]
+    for kind in kinds:
+        reader.learn(kind)
+    known = [reader.read(replies.encode(1, kind), 2) is not None for kind in kinds]
+    assert known == [False] + [True] * KINDS_READ
+
+
+@given(st.integers(0, 2**64 - 1), st.binary(max_size=3))
+def test_a_number_is_read_where_it_was_written(number, before):
+    written = before + varint(number)
+    assert read_varint(written + b"rest", len(before)) == (number, len(written))
+    assert read_varint(written[:-1], len(before)) == (0, 0)
+
+
+def arrays_of(stepped):
+    return [*stepped.observation.values(), stepped.reward, stepped.terminated, stepped.truncated] + [
+        array for info in stepped.infos.values() for array in (info.value, info.present)
+    ]
+
+
+def told(stepped):
+    arrays = [(array.dtype, array.shape, array.tobytes()) for array in arrays_of(stepped)]
+    return [*stepped.observation], [*stepped.infos], arrays
+
+
 def quickly(leaves, sent, lanes):
     return StepActions(leaves).decode(sent, lanes)
 
@@ -143,4 +270,8 @@ def outcome(read, leaves, raws, lanes):
         found = read(leaves, message(raws), lanes)
     except InvalidInput as error:
         return str(error)
-    return {path: (array.dtype, array.shape, array.tobytes()) for path, array in found.items()}
+    return described(found)
+
+
+def described(leaves):
+    return {path: (array.dtype, array.shape, array.tobytes()) for path, array in leaves.items()}

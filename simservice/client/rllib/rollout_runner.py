@@ -19,12 +19,12 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
+from simservice.client.opening import FINAL
 from simservice.client.policies import PolicyShelf
 from simservice.client.rllib.connectors import check_acting, reading
 from simservice.client.rllib.episodes import Cut, EpisodeCutter, Rows
 from simservice.client.rllib.export import export_policy
 from simservice.client.rllib.upload import Uploader
-from simservice.client.session import FINAL
 from simservice.client.vector_env import RemoteVectorEnv
 from simservice.errors import InvalidInput, SimserviceError, UnknownPolicy
 from simservice.types import Array, Imagine, Imagined, PolicyUse, to_leaves
