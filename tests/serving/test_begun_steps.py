@@ -1,0 +1,104 @@
+"""A stream's steps that are begun where they arrive, outside any task, over a real store."""
+
+import asyncio
+import os
+
+import numpy as np
+import pytest
+from toy import Toy, toy_spec
+
+from simservice.errors import InternalError
+from simservice.protocol.step_actions import StepRequests
+from simservice.protocol.v1 import service_pb2 as pb
+from simservice.serving.facade import WorldService
+from simservice.serving.stream import Stream
+from simservice.serving.wiring import Replica, ReplicaConfig, open_store
+from simservice.sessions.embedded import EmbeddedStore
+from simservice.sessions.quotas import ANYONE
+from simservice.types import Provenance
+
+LANES = 3
+
+
+class Failing(Toy):
+    """Fails when it is told to."""
+
+    fails = False
+
+    def step(self, state, action, draws):
+        if self.fails:
+            raise ZeroDivisionError("the world fails")
+        return super().step(state, action, draws)
+
+
+@pytest.fixture(scope="module")
+def url():
+    with EmbeddedStore() as embedded:
+        yield embedded.url
+
+
+def step(sequence):
+    return StepRequests.message(sequence, (np.ones(LANES, "<i8").tobytes(),))
+
+
+async def outside_a_task(begin, message):
+    """What the event loop calls: no task is current there."""
+    loop = asyncio.get_running_loop()
+    made = loop.create_future()
+    loop.call_soon(lambda: made.set_result(begin(message)))
+    return await made
+
+
+def played(url, scenario):
+    """The scenario with a stream whose session was opened and reset."""
+
+    async def main():
+        store = open_store(url)
+        replica = Replica(Failing(toy_spec()), Provenance(), store, ReplicaConfig())
+        await replica.start()
+        try:
+            stream = Stream(WorldService([replica.hosted], store), "", ANYONE)
+            assert stream.begin(step(2)) is None  # there is no session yet
+            await stream.answer(pb.PlayRequest(open=pb.Open(world="toy", num_envs=LANES, open_key=os.urandom(16))))
+            seeds = np.arange(LANES, dtype="<i8").tobytes()
+            await stream.answer(pb.PlayRequest(sequence=1, reset=pb.Reset(seeds=seeds)))
+            await scenario(stream, replica, store)
+        finally:
+            await replica.stop()
+            await store.close()
+
+    asyncio.run(main())
+
+
+def test_a_step_is_answered_as_any_other(url):
+    async def scenario(stream, replica, store):
+        begun = await outside_a_task(stream.begin, step(2))
+        reply = pb.PlayReply.FromString(b"".join(await begun.rest()))
+        assert reply.sequence == 2
+        assert len(reply.stepped.terminated) == LANES
+        again = pb.PlayReply.FromString(await stream.answer(pb.PlayRequest.FromString(step(2))))
+        assert again.stepped == reply.stepped
+        assert stream.begin(step(2)) is None, "a repeat is for the general way"
+
+    played(url, scenario)
+
+
+def test_a_step_that_the_world_fails_at_is_taken_back_from_the_journal(url):
+    async def scenario(stream, replica, store):
+        token = stream._session.token
+        replica.engine.world.fails = True
+        begun = await outside_a_task(stream.begin, step(2))
+        with pytest.raises(InternalError, match="ZeroDivisionError"):
+            await begun.rest()
+        replica.engine.world.fails = False
+        assert (await store.claim(token)).last_sequence == 1
+
+    played(url, scenario)
+
+
+def test_nothing_begins_once_the_process_is_about_to_leave(url):
+    async def scenario(stream, replica, store):
+        stream._service.streams.leaving = True
+        assert stream.begin(step(2)) is None
+
+    played(url, scenario)
