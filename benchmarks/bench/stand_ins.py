@@ -191,11 +191,14 @@ class Sleeper(StandIn):
 
     def step(self, state: Tensors, action: Tensors, draws: Tensors) -> tuple[Tensors, StepOut]:
         time.sleep(self.config.tick_s)
-        x = state["x"] * 0.9 + 0.1 * (action["action"].unsqueeze(-1) - 1)
-        return {"x": x}, self.said(x.sum(-1))
+        # A device would do it: numpy takes a fifth of the processor's time that torch takes for so few numbers.
+        x = 0.9 * state["x"].numpy() + np.float32(0.1) * (action["action"].numpy()[:, None] - 1).astype(np.float32)
+        zeros = torch.from_numpy(np.zeros(len(x), dtype=np.float32))
+        ends = torch.from_numpy(np.zeros(len(x), dtype=np.bool_))
+        return {"x": torch.from_numpy(x)}, StepOut(torch.from_numpy(x.sum(-1)), ends, zeros, zeros, {})
 
     def emit(self, state: Tensors) -> Tensors:
-        return {OBSERVATION: state["x"].clone()}
+        return {OBSERVATION: torch.from_numpy(state["x"].numpy().copy())}
 
 
 def families() -> str:
