@@ -43,7 +43,7 @@ from simservice.worlds.world import BUCKETS, World
 
 log = logging.getLogger(__name__)
 
-HERE_BELOW_S = 0.002
+HERE_BELOW_S = 0.01
 """Ticks that took less processor time lately run on the event loop: as long as it may be kept from reading."""
 
 GRAPHED = frozenset({"cuda"})
