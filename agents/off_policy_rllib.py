@@ -64,7 +64,7 @@ def settings(kind: str, args: argparse.Namespace) -> DQNConfig | SACConfig:
     )
     config.learners(num_learners=0)
     config.training(
-        train_batch_size=BATCH[kind],
+        train_batch_size_per_learner=BATCH[kind],  # SAC has one of its own, beside which train_batch_size is nothing
         training_intensity=UPDATES_A_STEP[kind] * BATCH[kind],
         num_steps_sampled_before_learning_starts=1_000,
     )

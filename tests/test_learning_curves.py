@@ -1,7 +1,9 @@
 """Curves of learning: chunks become episodes, and ends become returns."""
 
 import numpy as np
-from learning_curves import BINS, Ends, curve, difference
+import pytest
+from learning_curves import BINS, OWN, Ends, curve, difference, off_policy, settings_of
+from ray.rllib.algorithms.dqn.dqn import calculate_rr_weights
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 
@@ -46,3 +48,10 @@ def test_a_difference_is_told_with_what_seeds_leave_open():
     assert difference(ours, theirs, generator) == (1.0, 1.0, 1.0)
     middle, low, high = difference(ours + generator.normal(size=(6, 1)), theirs, generator)
     assert low < middle < high
+
+
+@pytest.mark.parametrize("kind", ["dqn", "sac"])
+def test_an_off_policy_training_makes_the_updates_it_is_told_to_of_batches_as_large(kind):
+    config = settings_of(kind, "16x8", OWN, seed=0, address="127.0.0.1:1", steps=1000)
+    assert config.total_train_batch_size == off_policy.BATCH[kind]
+    assert calculate_rr_weights(config) == [1, off_policy.UPDATES_A_STEP[kind] * 16 * 8]
