@@ -113,6 +113,7 @@ class Engine:
             self._here_below_s = 0.0  # while a device works the loop can read what arrives
         self._running = False
         self._pinned = False
+        self._inference = torch.inference_mode()  # entered by each tick on the loop
 
     # ---- life ------------------------------------------------------------------------------------------------------
 
@@ -333,7 +334,7 @@ class Engine:
         if not self._pinned:
             torch.set_num_threads(1)  # torch counts them by thread, and this is another than the engine's own
             self._pinned = True
-        with torch.inference_mode():
+        with self._inference:
             self._ticker.do(chosen)
         for request in chosen:
             if request.kind == "step" and request.error is None and request.command.shown is not None:

@@ -10,6 +10,7 @@ with the info "world_error". Knows no threads and no queues.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from time import perf_counter_ns
@@ -237,7 +238,7 @@ class Episodes:
         """`trust_horizon` where an episode began; `uncertainty`, `world_error` and `distrusted` of a step."""
         infos: Infos = {}
         if uncertainty is not None:
-            if not np.isnan(np.add.reduce(uncertainty)):
+            if not math.isnan(np.add.reduce(uncertainty)):
                 infos["uncertainty"] = Info(uncertainty, _everywhere(len(uncertainty)))
             elif (present := ~np.isnan(uncertainty)).any():
                 infos["uncertainty"] = Info(uncertainty, present)
