@@ -195,9 +195,10 @@ def timed(reply: bytes, server_ns: int, split_ns: Sequence[int] = ()) -> bytes:
 
 def times(server_ns: int, split_ns: Sequence[int] = ()) -> bytes:
     """What timed() puts behind a reply."""
-    told = [SERVER_NS + varint(server_ns)]
-    told += [tag + varint(spent) for tag, spent in zip(SPLIT_NS, split_ns, strict=False)]
-    return b"".join(told)
+    told = SERVER_NS + varint(server_ns)
+    for tag, spent in zip(SPLIT_NS, split_ns, strict=False):
+        told += tag + varint(spent)
+    return told
 
 
 def _raw(array: Array) -> bytes | memoryview:
