@@ -82,7 +82,7 @@ RECIPES = (
         behaviour="mixed",
         real_steps=8_000,
         family="rssm",
-        overrides=PIXELS | {"updates": 2_000},
+        overrides=PIXELS | {"variables": 48, "deter": 256},
         measure=both_figures,
         bars=(
             Bar(figure="angle_correlation_10", least=0.9),
