@@ -22,7 +22,9 @@ CATCH_BARS = (
     Bar(figure="minutes", most=20, across="max"),
 )
 
+# Nothing in CartPole is luck: the likeliest codes, for what is drawn beside them is noise that dreams go on from.
 CART_POLE = {
+    "temperature": 0.1,
     **{"codes": 1024, "tokenizer_hidden": 256, "tokenizer_updates": 1500},
     **{"window": 16, "segment": 16, "batch": 3, "width": 64, "decoder_layers": 1, "decoding": "parallel"},
     **{"updates": 3000, "learning_rate": 5e-3, "evaluate_every": 3000},
