@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Generator
-from types import coroutine
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -26,6 +25,7 @@ class Begun(Generic[T]):
         self.result: T | None = None  # of what is done, unless it failed
         self.error: BaseException | None = None
         self._work = work
+        self._rest: _Rest[T] | None = None  # of the work, once it is a task's
         self._awaited: Any = None
         self._heard: Callable[[Begun[T]], None] | None = None
         self._wake(None)
@@ -73,21 +73,28 @@ class Begun(Generic[T]):
                 raise
         else:
             if awaited is None:
-                self._awaited = task = asyncio.get_running_loop().create_task(_going_on(self._work))
-                _tasks.add(task)
-                task.add_done_callback(self._task_ended)
+                self._go_on_in_a_task(None)
             else:
                 self._awaited = awaited
                 awaited._asyncio_future_blocking = False  # as a task has it
                 awaited.add_done_callback(self._wake)
 
+    def _go_on_in_a_task(self, problem: BaseException | None) -> None:
+        self._rest = _Rest(self._work, problem)
+        self._awaited = task = asyncio.get_running_loop().create_task(_all_of(self._rest))
+        _tasks.add(task)
+        task.add_done_callback(self._task_ended)
+
     def _task_ended(self, task: asyncio.Task[T]) -> None:
         _tasks.discard(task)
-        if task.cancelled():
-            self._end(None, asyncio.CancelledError())
-        else:
+        if not task.cancelled():
             error = task.exception()
             self._end(task.result() if error is None else None, error)
+        elif self._rest is not None and not self._rest.entered:
+            # A task that is cancelled before its first turn runs none of its work, which holds what it has locked.
+            self._go_on_in_a_task(asyncio.CancelledError())
+        else:
+            self._end(None, asyncio.CancelledError())
 
     def _end(self, result: T | None, error: BaseException | None) -> None:
         self.done, self.result, self.error, self._awaited = True, result, error, None
@@ -95,18 +102,32 @@ class Begun(Generic[T]):
             self._heard(self)
 
 
-@coroutine
-def _going_on(work: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
-    """Drives a coroutine that has yielded None, as a task that awaits it would."""
-    awaited: Any = None
-    while True:
-        try:
+class _Rest(Generic[T]):
+    """A coroutine that has yielded None, for a task to await as any other; with a problem it hears of that first."""
+
+    __slots__ = ("_problem", "_work", "entered")
+
+    def __init__(self, work: Coroutine[Any, Any, T], problem: BaseException | None) -> None:
+        self._work = work
+        self._problem = problem
+        self.entered = False
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        self.entered = True
+        problem, sent = self._problem, None
+        while True:
+            try:
+                awaited = self._work.send(sent) if problem is None else self._work.throw(problem)
+            except StopIteration as end:
+                found: T = end.value
+                return found
+            problem = None
             try:
                 sent = yield awaited
             except BaseException as error:  # the task was cancelled
-                awaited = work.throw(error)
-            else:
-                awaited = work.send(sent)
-        except StopIteration as end:
-            found: T = end.value
-            return found
+                problem = error
+
+
+async def _all_of(rest: _Rest[T]) -> T:
+    """What a task is made of: no generator, which those of Python 3.12 on do not take."""
+    return await rest

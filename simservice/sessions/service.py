@@ -291,8 +291,8 @@ class SessionService:
 
     async def _take_back(self, session: Session, sequence: int, refusal: BaseException) -> None:
         """Removes a refused request from the journal, so that its number is free again."""
-        await in_a_task()
         try:
+            await in_a_task()
             session.epoch = await self.store.retract(session.token, session.epoch, sequence)
         except BaseException as error:  # also when cancelled: the journal may or may not hold the request
             raise self._lose(session, error) from refusal

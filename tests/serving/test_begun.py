@@ -1,6 +1,7 @@
 """What is begun goes as far as it can at once, and then on like a task, without being one until it asks for it."""
 
 import asyncio
+from collections.abc import Coroutine
 
 import pytest
 
@@ -105,6 +106,40 @@ def test_what_needs_a_task_gets_one():
         loop, over = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
         loop.call_soon(lambda: Begun(work()).then(lambda begun: over.set_result(begun.result)))
         assert await over == "slept"
+
+    running(main)
+
+
+def test_its_task_is_made_of_what_every_python_takes():
+    async def main():
+        others = asyncio.all_tasks()
+        begun = Begun(asyncio.sleep(0, "slept"))
+        (task,) = asyncio.all_tasks() - others
+        assert isinstance(task.get_coro(), Coroutine)  # from 3.12 on a generator is refused
+        assert await begun.rest() == "slept"
+
+    running(main)
+
+
+def test_cancelled_before_its_task_has_run_it_lets_go_of_what_it_holds():
+    async def main():
+        lock, seen = asyncio.Lock(), []
+
+        async def work():
+            async with lock:
+                try:
+                    await asyncio.sleep(0)
+                except asyncio.CancelledError:
+                    seen.append("cancelled")
+                    await asyncio.sleep(0)
+                    raise
+
+        begun = Begun(work())
+        begun.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await begun.rest()
+        assert seen == ["cancelled"]
+        assert not lock.locked()
 
     running(main)
 

@@ -96,6 +96,28 @@ def test_a_step_that_the_world_fails_at_is_taken_back_from_the_journal(url):
     played(url, scenario)
 
 
+def test_a_step_whose_caller_goes_while_it_is_taken_back_ends_the_hold(url):
+    """Whoever comes next takes it back; until then the lanes are not where the journal is."""
+
+    async def scenario(stream, replica, store):
+        session = stream._session
+        replica.engine.world.fails = True
+        begun = await outside_a_task(stream.begin, step(2))
+        while begun._rest is None:  # until it is to be taken back, in a task that has not run
+            await asyncio.sleep(0)
+        begun.cancel()
+        with pytest.raises((asyncio.CancelledError, InternalError)):
+            await begun.rest()
+        assert session.end is not None
+        assert not session.turn.locked()
+        assert not replica.hosted.service.deadlines._watched
+        replica.engine.world.fails = False
+        resumed = await replica.hosted.service.resume(session.token)
+        assert resumed.last_sequence == 1
+
+    played(url, scenario)
+
+
 def test_nothing_begins_once_the_process_is_about_to_leave(url):
     async def scenario(stream, replica, store):
         stream._service.streams.leaving = True
