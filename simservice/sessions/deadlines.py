@@ -16,14 +16,15 @@ class Deadlines:
         self._default_s = default_s
         self._give_up = give_up
         self._watched: set[Session] = set()
-        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm: asyncio.Handle | None = None
+        self._rings_at = math.inf  # kept here: uvloop's handles of what is due within half a millisecond do not tell
 
     def begin(self, session: Session, timeout_ms: int) -> None:
         """A request begins; 0: the default."""
         loop = asyncio.get_running_loop()
         expires = session.expires = loop.time() + (timeout_ms / 1000 or self._default_s)
         self._watched.add(session)
-        if self._alarm is None or expires < self._alarm.when():
+        if expires < self._rings_at:
             self._set(loop, expires)
 
     def end(self, session: Session) -> None:
@@ -34,16 +35,16 @@ class Deadlines:
         """Nothing is watched any more."""
         if self._alarm is not None:
             self._alarm.cancel()
-            self._alarm = None
+            self._alarm, self._rings_at = None, math.inf
 
     def _set(self, loop: asyncio.AbstractEventLoop, when: float) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
-        self._alarm = loop.call_at(when, self._ring)
+        self._alarm, self._rings_at = loop.call_at(when, self._ring), when
 
     def _ring(self) -> None:
         loop = asyncio.get_running_loop()
-        self._alarm = None
+        self._alarm, self._rings_at = None, math.inf
         for session in [session for session in self._watched if session.expires <= loop.time()]:
             session.expires = math.inf
             self._give_up(session)
