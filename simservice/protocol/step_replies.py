@@ -39,7 +39,7 @@ class StepReplies:
     def encode(self, sequence: int, result: StepResult) -> bytes:
         """A PlayReply with `stepped`."""
         infos = result.infos
-        if not LITTLE or result.final is not None:
+        if not LITTLE or result.final is not None or not self._leaves:
             stepped = encode_step_result(self._leaves, result)
             return pb.PlayReply(sequence=sequence, stepped=stepped).SerializeToString()
         lanes = len(result.reward)

@@ -68,6 +68,13 @@ def test_an_observation_of_the_wrong_shape_is_refused_by_name():
         StepReplies(OBSERVATION).encode(1, stepped)
 
 
+def test_a_world_that_shows_nothing_answers_as_well():
+    stepped = StepResult({}, np.ones(2), np.zeros(2, bool), np.ones(2, bool), {})
+    sent = pb.PlayReply.FromString(StepReplies(()).encode(3, stepped))
+    assert sent == pb.PlayReply(sequence=3, stepped=encode_step_result((), stepped))
+    StepReplyReader(()).learn(decode_step_result((), sent.stepped, 2))
+
+
 @given(st.integers(0, 2**64 - 1))
 def test_the_time_in_the_server_may_follow_the_reply(server_ns):
     reply = pb.PlayReply.FromString(timed(StepReplies(OBSERVATION).encode(7, result(2)), server_ns))
