@@ -28,8 +28,9 @@ SHARE = 0.15
 TRAINED = "C2"
 """The one whose world has to be trained."""
 
-Build = Callable[[Recipe, Dataset, TrainConfig, Path], Path]
-"""Writes a control's world to a folder, which it returns; the settings are those of the recipe's own training."""
+Build = Callable[[Recipe, Dataset, TrainConfig, Path, int], Path]
+"""Writes a control's world to a folder, which it returns; the settings are those of the recipe's own training. The last
+is the number of the world among the control's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,7 @@ class Control:
     judged: str  # "near random", "target" or "reported"
     build: Build
     sealed: bool = True  # from reality; the truth alone cannot be
+    drawn: bool = False  # worlds differ by chance, so each agent gets one of its own
 
 
 def names(recipe: Recipe) -> list[str]:
@@ -64,9 +66,9 @@ def ceiling(recipe: Recipe, chance: float) -> float:
     return chance + SHARE * (recipe.best_return - chance)
 
 
-def shuffled(episodes: Sequence[Episode]) -> tuple[Episode, ...]:
-    """The episodes with all actions dealt out anew: what follows has nothing to do with them."""
-    chance = np.random.default_rng(0)
+def shuffled(episodes: Sequence[Episode], deal: int = 0) -> tuple[Episode, ...]:
+    """The episodes with all actions dealt out anew: what follows has nothing to do with them. `deal` seeds it."""
+    chance = np.random.default_rng(deal)
     order = chance.permutation(sum(len(episode) for episode in episodes))
     ends = np.cumsum([len(episode) for episode in episodes])[:-1]
     dealt = {
@@ -79,7 +81,7 @@ def shuffled(episodes: Sequence[Episode]) -> tuple[Episode, ...]:
     )
 
 
-def _untrained(recipe: Recipe, dataset: Dataset, config: TrainConfig, out: Path) -> Path:
+def _untrained(recipe: Recipe, dataset: Dataset, config: TrainConfig, out: Path, number: int) -> Path:
     spec = WorldSpec(
         name=out.name,
         version="",
@@ -95,23 +97,23 @@ def _untrained(recipe: Recipe, dataset: Dataset, config: TrainConfig, out: Path)
     return out
 
 
-def _shuffled(recipe: Recipe, dataset: Dataset, config: TrainConfig, out: Path) -> Path:
-    episodes = shuffled(dataset.episodes)
+def _shuffled(recipe: Recipe, dataset: Dataset, config: TrainConfig, out: Path, number: int) -> Path:
+    episodes = shuffled(dataset.episodes, number)
     train(replace(dataset, episodes=episodes, hash=fingerprint(episodes)), recipe.family, out, config=config)
     return out
 
 
-def _persistence(recipe: Recipe, dataset: Dataset, config: TrainConfig, out: Path) -> Path:
+def _persistence(recipe: Recipe, dataset: Dataset, config: TrainConfig, out: Path, number: int) -> Path:
     train(dataset, "persistence", out)
     return out
 
 
-def _linear(recipe: Recipe, dataset: Dataset, config: TrainConfig, out: Path) -> Path:
+def _linear(recipe: Recipe, dataset: Dataset, config: TrainConfig, out: Path, number: int) -> Path:
     train(dataset, "linear", out)
     return out
 
 
-def _truth(recipe: Recipe, dataset: Dataset, config: TrainConfig, out: Path) -> Path:
+def _truth(recipe: Recipe, dataset: Dataset, config: TrainConfig, out: Path, number: int) -> Path:
     limit = dataset.max_episode_steps or max(len(episode) for episode in dataset.episodes)
     train(dataset, "oracle", out, config=TrainConfig(overrides={"history_limit": limit}))
     return out
@@ -119,7 +121,7 @@ def _truth(recipe: Recipe, dataset: Dataset, config: TrainConfig, out: Path) -> 
 
 _ALL = (
     Control(name="C1", words="untrained", judged="near random", build=_untrained),
-    Control(name=TRAINED, words="shuffled actions", judged="near random", build=_shuffled),
+    Control(name=TRAINED, words="shuffled actions", judged="near random", build=_shuffled, drawn=True),
     Control(name="C3", words="persistence", judged="near random", build=_persistence),
     Control(name="C4", words="ridge regression", judged="reported", build=_linear),
     Control(name="C5", words="the truth", judged="target", build=_truth, sealed=False),

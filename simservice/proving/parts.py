@@ -246,9 +246,13 @@ def _control(part: Part, judge: RealStepCounter, say: Say) -> dict[str, Any]:
     folder.mkdir(parents=True)
     control = controls.find(part.control)
     say(f"the world of {part.control}, {control.words}")
-    world = control.build(recipe, dataset, recipe.training(part.seed, config.device), folder / "world")
+    training, agents = recipe.training(part.seed, config.device), range(config.control_agents)
+    worlds = [
+        control.build(recipe, dataset, training, folder / f"world{number}", number)
+        for number in (agents if control.drawn else [0])
+    ]
     say(f"agents learn in {part.control}")
-    errands = [Errand(world, seed, folder / f"agent{seed}") for seed in range(config.control_agents)]
+    errands = [Errand(worlds[seed % len(worlds)], seed, folder / f"agent{seed}") for seed in agents]
     shown = train_agents(errands, recipe.agent, recipe.env_id, sealed=control.sealed)
     inside = _inside(part, dataset, judge)
     real = [float(np.mean(inside.score(errand))) for errand in errands]
