@@ -238,8 +238,10 @@ class Journal(asyncio.Protocol):
         now = self._loop.time()
         if self._pending and self._pending[0].deadline <= now:
             self._fail_all(lambda append: self._transport is not None or append.deadline <= now)
-            if self._transport is not None:
-                self._transport.abort()
+            if (transport := self._transport) is not None:
+                self._transport = None  # at once: a late answer must not count for whoever appends next
+                self._put_down()
+                transport.abort()
         if self._pending:
             self._watch = self._loop.call_at(self._pending[0].deadline, self._check_patience)
 
