@@ -238,8 +238,24 @@ def test_a_client_that_leaves_ends_the_handler(channel, handlers):
     assert handlers.cancelled.wait(5)
 
 
+def attended(channel, message, over):
+    """A stream whose handler waits as the message comes; what comes with the head, or the end, is the handler's."""
+    answered = threading.Event()
+
+    def requests():
+        yield b"handler first"
+        answered.wait(10)
+        yield message
+        over.wait(10)
+
+    call = ask(channel, requests(), "attended")
+    assert next(call) == b"handler: handler first"
+    answered.set()
+    return call
+
+
 def test_what_is_begun_is_answered_in_order_and_without_the_handler(channel, handlers):
-    messages = [b"now 1", b"soon 2", b"handler 3", b"now 4", b"soon 5", b"soon 6", b"handler 7"]
+    messages = [b"handler 0", b"now 1", b"soon 2", b"handler 3", b"now 4", b"soon 5", b"soon 6", b"handler 7"]
     answers = [b"handler: " + m if m.startswith(b"handler") else b"begun: " + m for m in messages]
     before = handlers.read
     asked = threading.Semaphore(1)
@@ -254,7 +270,7 @@ def test_what_is_begun_is_answered_in_order_and_without_the_handler(channel, han
         seen.append(answer)
         asked.release()
     assert seen == answers
-    assert handlers.read == before + 2, "the handler was given what had begun"
+    assert handlers.read == before + 3, "the handler was given what had begun"
 
 
 def test_what_comes_while_something_is_under_way_waits_for_it(channel):
@@ -267,12 +283,7 @@ def test_what_comes_while_something_is_under_way_waits_for_it(channel):
 @pytest.mark.parametrize("when", [b"now", b"soon"])
 def test_what_was_begun_and_fails_is_the_handlers_to_raise(channel, handlers, when):
     over = threading.Event()
-
-    def requests():
-        yield when + b" it fails"
-        over.wait(10)  # what comes together with the end of the requests is the handler's
-
-    call = ask(channel, requests(), "attended")
+    call = attended(channel, when + b" it fails", over)
     code = status_of(call)
     over.set()
     assert code is grpc.StatusCode.UNKNOWN
@@ -282,12 +293,7 @@ def test_what_was_begun_and_fails_is_the_handlers_to_raise(channel, handlers, wh
 def test_a_client_that_leaves_ends_what_was_begun(channel, handlers):
     handlers.cancelled.clear()
     over = threading.Event()
-
-    def requests():
-        yield b"soon: wait"
-        over.wait(10)
-
-    call = ask(channel, requests(), "attended")
+    call = attended(channel, b"soon: wait", over)
     time.sleep(0.3)
     call.cancel()
     over.set()
