@@ -50,7 +50,7 @@ class Player:
         self.loop = asyncio.new_event_loop()
         self.engine = engines.Engine(world, capacity=lanes, device=device)
         self.engine.start()
-        self.library = PolicyLibrary(MemoryPolicies(), world.spec.observation_space, world.spec.action_space)
+        self.policies = PolicyLibrary(MemoryPolicies(), world.spec.observation_space, world.spec.action_space)
         self.held, self.policy = self.loop.run_until_complete(self._begun(world, lanes))
 
     async def _begun(self, world: World, lanes: int) -> tuple[Array, Any]:
@@ -58,8 +58,8 @@ class Player:
         await self.engine.reset(held, Reset())
         [leaf] = leaves_of(world.spec.observation_space, "observation")
         actions: Any = world.spec.action_space
-        put = await self.library.put_whole("", mlp(leaf.shape[0], int(actions.n), leaf.path), "categorical")
-        return held, await self.library.loaded("", put.content_hash)
+        put = await self.policies.put_whole("", mlp(leaf.shape[0], int(actions.n), leaf.path), "categorical")
+        return held, await self.policies.loaded("", put.content_hash)
 
     def roll(self, steps: int, *, advance: bool = True) -> Imagined:
         """One rollout of all lanes."""
@@ -84,7 +84,7 @@ class Player:
     def close(self) -> None:
         """Ends its threads."""
         self.engine.stop()
-        self.library.stop()
+        self.policies.stop()
         self.loop.close()
 
 

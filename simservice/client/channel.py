@@ -229,9 +229,7 @@ class Stream:
         self._wait_until(monotonic() + timeout_s)
         try:
             self._wire.send(request.SerializeToString())
-            message = self._wire.receive()
-            if len(message) > LARGE_BYTES:
-                keep_freed_memory()
+            message = self._next()
             if isinstance(request, StepRequest) and (plain := request.read(message)) is not None:
                 return plain
             reply = _parsed(message)
@@ -240,7 +238,7 @@ class Stream:
                 if reply.imagined.last:
                     break
                 self._wait_until(monotonic() + timeout_s)
-                reply = _parsed(self._wire.receive())
+                reply = _parsed(self._next())
         except Ended as end:
             if end.code == "OK":
                 raise Interrupted("the server ended the stream") from end
@@ -252,6 +250,12 @@ class Stream:
         if reply.HasField("migrate"):
             raise Moved("the replica is about to end")
         return reply
+
+    def _next(self) -> bytes:
+        message = self._wire.receive()
+        if len(message) > LARGE_BYTES:
+            keep_freed_memory()
+        return message
 
     def _wait_until(self, deadline: float) -> None:
         self._deadline = deadline

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from simservice.errors import SimserviceError
 from simservice.protocol.messages import decode_step_result
 from simservice.protocol.status import error_from_message
-from simservice.protocol.step_actions import StepRequests, numbered
+from simservice.protocol.step_actions import StepRequests
 from simservice.protocol.step_replies import PlainReply, StepReplyReader
 from simservice.protocol.v1 import service_pb2 as pb
+from simservice.protocol.varints import numbered
 from simservice.types import Leaf, Leaves, StepResult
 
 

@@ -16,13 +16,12 @@ from gymnasium import spaces
 from simservice.protocol.messages import decode_step
 from simservice.protocol.tensors import LITTLE, conform
 from simservice.protocol.v1 import service_pb2 as pb
-from simservice.protocol.varints import read_varint, varint
+from simservice.protocol.varints import numbered, read_varint, varint
 from simservice.types import Array, Leaf, Leaves
 
 Check = Callable[[Array], bool]
 
-TIMEOUT = 0x60  # the tag of PlayRequest.timeout_ms
-KINDS_KEPT = 256  # numbers of lanes
+TIMEOUT = b"\x60"  # the tag of PlayRequest.timeout_ms
 
 
 class PlainStep(NamedTuple):
@@ -30,11 +29,6 @@ class PlainStep(NamedTuple):
 
     action: Leaves  # (lanes, ...) each, all finite and inside the action space
     timeout_ms: int  # 0: not told
-
-
-def numbered(sequence: int) -> bytes:
-    """What a numbered request begins with, and its reply as well."""
-    return b"\x08" + varint(sequence)
 
 
 class StepRequests:
@@ -54,10 +48,10 @@ class StepRequests:
             step = pb.Step(action=pb.Values())
             return pb.PlayRequest(sequence=sequence, step=step, timeout_ms=timeout_ms).SerializeToString()
         parts = [numbered(sequence)]
-        for pair in zip(_before(tuple(map(len, raw))), raw, strict=True):
+        for pair in zip(_before(1, tuple(map(len, raw))), raw, strict=True):
             parts += pair
         if timeout_ms:
-            parts += (b"\x60", varint(timeout_ms))
+            parts += (TIMEOUT, varint(timeout_ms))
         return b"".join(parts)
 
 
@@ -66,7 +60,6 @@ class StepActions:
 
     def __init__(self, leaves: tuple[Leaf, ...]) -> None:
         self._leaves = leaves
-        self._before: dict[int, tuple[bytes, ...]] = {}  # by lanes
         checks = [_check(leaf) for leaf in leaves]
         # Bytes that are taken as they are: neither of another byte order nor truth values, which may be wrong.
         self._plain = LITTLE and bool(checks) and None not in checks
@@ -75,13 +68,14 @@ class StepActions:
             for leaf, check in zip(leaves, checks, strict=True)
             if check is not None
         ]
+        self._sizes = tuple(size for _, _, _, size, _ in self._readers)  # bytes a lane
 
     def read(self, message: bytes, sequence: int, lanes: int) -> PlainStep | None:
         """A PlayRequest as StepRequests writes it; None: it is another one, or not to be taken, decode() says why."""
         begins = numbered(sequence)
         if not self._plain or not message.startswith(begins):
             return None
-        before = self._before.get(lanes) or self._learn(lanes)
+        before = _before(lanes, self._sizes)
         at = len(begins)
         action: Leaves = {}
         for head, (path, dtype, shape, size, inside) in zip(before, self._readers, strict=True):
@@ -99,15 +93,9 @@ class StepActions:
         if at == len(message):
             return PlainStep(action, 0)
         timeout_ms, end = read_varint(message, at + 1)
-        if message[at] != TIMEOUT or end != len(message) or timeout_ms >= 2**32:
+        if not message.startswith(TIMEOUT, at) or end != len(message) or timeout_ms >= 2**32:
             return None
         return PlainStep(action, timeout_ms)
-
-    def _learn(self, lanes: int) -> tuple[bytes, ...]:
-        before = _before(tuple([lanes * size for _, _, _, size, _ in self._readers]))
-        if len(self._before) < KINDS_KEPT:
-            self._before[lanes] = before
-        return before
 
     def decode(self, message: pb.Step, lanes: int) -> Leaves:
         """The actions, (lanes, ...) each, all finite and inside the action space; InvalidInput names the leaf."""
@@ -128,8 +116,9 @@ class StepActions:
 
 
 @lru_cache(maxsize=1024)
-def _before(sizes: tuple[int, ...]) -> tuple[bytes, ...]:
-    """What stands before each leaf's bytes, of so many bytes, in a request to step."""
+def _before(lanes: int, lane_sizes: tuple[int, ...]) -> tuple[bytes, ...]:
+    """What stands before each leaf's bytes, of so many a lane, in a request to step."""
+    sizes = [lanes * size for size in lane_sizes]
     leaves = [b"\x0a" + varint(size) for size in sizes]
     values = sum(map(len, leaves)) + sum(sizes)
     action = b"\x0a" + varint(values)

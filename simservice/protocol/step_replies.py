@@ -15,7 +15,7 @@ from simservice.protocol.messages import encode_step_result
 from simservice.protocol.spaces import dtype_name
 from simservice.protocol.tensors import LITTLE, conform
 from simservice.protocol.v1 import service_pb2 as pb
-from simservice.protocol.varints import varint
+from simservice.protocol.varints import numbered, varint
 from simservice.types import Array, Info, Infos, Leaf, StepResult
 
 SERVER_NS = b"\x40"  # the tag of PlayReply.server_ns: a field may follow the others in bytes of their own
@@ -67,7 +67,7 @@ class StepReplies:
             between = _between(kind, [len(array) for array in arrays], len(self._leaves), infos)
             if len(self._kinds) < KINDS_KEPT:
                 self._kinds[kind] = between
-        parts: list[bytes | memoryview] = [b"\x08" + varint(sequence)]
+        parts: list[bytes | memoryview] = [numbered(sequence)]
         for pair in zip(between, arrays, strict=True):
             parts += pair
         return b"".join(parts)

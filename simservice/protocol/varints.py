@@ -21,6 +21,11 @@ def varint(number: int) -> bytes:
     return bytes(groups)
 
 
+def numbered(sequence: int) -> bytes:
+    """What a request of that number begins with, and its reply as well: the same field of both messages."""
+    return b"\x08" + varint(sequence)
+
+
 def read_varint(message: bytes, at: int) -> tuple[int, int]:
     """The number that begins there and where it ends; (0, 0) where none does, or one that is longer than need be."""
     number = shift = 0

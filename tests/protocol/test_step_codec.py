@@ -9,10 +9,10 @@ from space_strategies import fixed_spaces
 
 from simservice.errors import InvalidInput
 from simservice.protocol.messages import decode_step, decode_step_result, encode_step_result
-from simservice.protocol.step_actions import StepActions, StepRequests, numbered
+from simservice.protocol.step_actions import StepActions, StepRequests
 from simservice.protocol.step_replies import KINDS_READ, StepReplies, StepReplyReader, timed
 from simservice.protocol.v1 import service_pb2 as pb
-from simservice.protocol.varints import read_varint, varint
+from simservice.protocol.varints import numbered, read_varint, varint
 from simservice.types import Info, StepResult, leaves_of, to_leaves
 
 OBSERVATION = leaves_of(

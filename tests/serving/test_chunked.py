@@ -145,6 +145,21 @@ def ask(channel, messages, how="echo", method=METHOD, metadata=(), **options):
     return channel.stream_stream(method)(iter(messages), metadata=(("how", how), *metadata), timeout=30, **options)
 
 
+def in_turn(channel, messages, how="echo"):
+    """The answers, where each message but the first is sent when that before it was answered."""
+    asked, seen = threading.Semaphore(1), []
+
+    def requests():
+        for message in messages:
+            asked.acquire()
+            yield message
+
+    for answer in ask(channel, requests(), how):
+        seen.append(answer)
+        asked.release()
+    return seen
+
+
 def status_of(call):
     with pytest.raises(grpc.RpcError):
         list(call)
@@ -159,18 +174,7 @@ def test_messages_of_all_sizes_come_back_as_they_were(channel, size):
 
 def test_messages_are_answered_while_the_requests_go_on(channel):
     left = [b"one", b"two", b"three"]
-    asked = threading.Semaphore(1)
-
-    def requests():
-        for message in left:
-            asked.acquire()
-            yield message
-
-    seen = []
-    for answer in ask(channel, requests()):
-        seen.append(answer)
-        asked.release()
-    assert seen == left
+    assert in_turn(channel, left) == left
 
 
 def test_writes_and_yields_share_a_stream(channel):
@@ -258,18 +262,7 @@ def test_what_is_begun_is_answered_in_order_and_without_the_handler(channel, han
     messages = [b"handler 0", b"now 1", b"soon 2", b"handler 3", b"now 4", b"soon 5", b"soon 6", b"handler 7"]
     answers = [b"handler: " + m if m.startswith(b"handler") else b"begun: " + m for m in messages]
     before = handlers.read
-    asked = threading.Semaphore(1)
-
-    def in_turn():
-        for message in messages:
-            asked.acquire()
-            yield message
-
-    seen = []
-    for answer in ask(channel, in_turn(), "attended"):
-        seen.append(answer)
-        asked.release()
-    assert seen == answers
+    assert in_turn(channel, messages, "attended") == answers
     assert handlers.read == before + 3, "the handler was given what had begun"
 
 
