@@ -7,11 +7,9 @@ batch size and replayed; elsewhere the very same lines are run, which is how the
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import math
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from gymnasium.vector.utils import batch_space
 from simservice.engine.arena import Arena
 from simservice.engine.batching import Span
 from simservice.types import Array, Leaf, Leaves, leaves_of, to_leaves
+from simservice.worlds.capture import nothing_freed
 from simservice.worlds.noise import lane_draws
 from simservice.worlds.world import Call, Tensors, World
 
@@ -220,7 +219,7 @@ def _recorded(body: Callable[[], None]) -> Callable[[], None]:
     # its own meanwhile; what it does is no part of the graph.
     as_before, recording = torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph
     try:
-        with as_before, _nothing_freed(), recording(graph, capture_error_mode="thread_local"):
+        with as_before, nothing_freed(), recording(graph, capture_error_mode="thread_local"):
             body()
     except RuntimeError as error:
         first = _first(error)
@@ -241,18 +240,6 @@ def _place(error: BaseException) -> str:
     """Where it was raised, outside of torch."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_TORCH)]
     return f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}"
-
-
-@contextlib.contextmanager
-def _nothing_freed() -> Iterator[None]:
-    """No garbage is collected: to free a former engine's graphs while one is captured ends the process."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
 
 
 def compile_calls(world: World) -> None:

@@ -205,9 +205,8 @@ def _world(part: Part, dataset: Dataset, say: Say) -> tuple[Figures, float]:
     begun = None if part.config.again else kept.read(file, key)
     if begun is not None and begun["train_s"] is not None and _is_world(part.world):
         return {"train_s": begun["train_s"]}, begun["train_s"]
-    shutil.rmtree(
-        part.world, ignore_errors=True
-    )  # another one, or damaged; what was saved of a training lies beside it
+    # Another one, or damaged; what was saved of a training lies beside it.
+    shutil.rmtree(part.world, ignore_errors=True)
     kept.write(file, key, train_s=None)
     trained, began = processor_s(), time.monotonic()
     summary = train(

@@ -6,9 +6,8 @@ a graph of a whole step starts them all at once. Only a loss that does the same 
 
 from __future__ import annotations
 
-import contextlib
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from simservice.training.gang import Gang
+from simservice.worlds.capture import nothing_freed
 from simservice.worlds.world import Batch, Phase, Tensors, World
 
 Precision = Literal["float32", "bfloat16"]
@@ -92,20 +92,10 @@ class GraphedStep:
         )
         self._batch = _tensors(kept)
         self._step.optimizer.zero_grad(set_to_none=True)  # gradients of a graph are written, not added
-        with _nothing_freed(), torch.cuda.graph(self._graph):
+        gc.collect()  # now, for during the capture nothing is
+        with nothing_freed(), torch.cuda.graph(self._graph):
             return self._step(kept)
 
 
 def _tensors(batch: Batch) -> list[Tensor]:
     return [leaf for part in batch for leaf in (part.values() if isinstance(part, dict) else [part])]
-
-
-@contextlib.contextmanager
-def _nothing_freed() -> Iterator[None]:
-    """No garbage is collected: to free another graph while one is captured ends the process."""
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
