@@ -50,7 +50,9 @@ GRAPHED = frozenset({"cuda"})
 """Devices on which the calls of every size are prepared as graphs."""
 
 LARGE = (4096, 16_384)  # batch sizes of such devices, beyond the buckets of all
-BETWEEN = (32, 48, 96, 128, 192, 384, 512, 768)  # of the others, where a padded row costs as much as a real one
+BETWEEN = (*range(32, 256, 16), *range(288, 513, 32), *range(640, 1024, 128))
+"""Of the others, where a padded row costs as much as a real one."""
+
 
 QUICK: frozenset[Kind] = frozenset({"step", "reset", "look", "copy", "clear", "release"})
 """What a tick on the event loop may do; pictures and snapshots of many lanes may take long."""
