@@ -29,7 +29,7 @@ from simservice.engine.policies import RolloutPolicy
 from simservice.engine.refusals import misshapen, reset_problem
 from simservice.engine.requests import Copy, Kind, Request
 from simservice.engine.rollouts import Rollout
-from simservice.engine.rounding import prepared_sizes
+from simservice.engine.rounding import prepared_sizes, sizes_to_try
 from simservice.engine.runner import Runner
 from simservice.engine.snapshot import snapshot_lane_bytes
 from simservice.engine.stages import Stages
@@ -48,11 +48,6 @@ HERE_BELOW_S = 0.01
 
 GRAPHED = frozenset({"cuda"})
 """Devices on which the calls of every size are prepared as graphs."""
-
-LARGE = (4096, 16_384)  # batch sizes of such devices, beyond the buckets of all
-BETWEEN = (*range(32, 256, 16), *range(288, 513, 32), *range(640, 1024, 128))
-"""Of the others, where a padded row costs as much as a real one."""
-
 
 QUICK: frozenset[Kind] = frozenset({"step", "reset", "look", "copy", "clear", "release"})
 """What a tick on the event loop may do; pictures and snapshots of many lanes may take long."""
@@ -93,9 +88,7 @@ class Engine:
         self.snapshot_lane_bytes = snapshot_lane_bytes(dict(world.slots))
         self._control = Control(capacity + 1)
         self._stats = EngineStats(capacity=capacity)
-        between = [size for size in BETWEEN if min(buckets) < size < max(buckets)]
-        graphed = self._arena.device.type in GRAPHED
-        self._buckets = (*buckets, *LARGE) if graphed else tuple(sorted({*buckets, *between}))
+        self._buckets = tuple(buckets)
         self.sizes: tuple[int, ...] = ()  # padded batches: those of the buckets whose rows round alike on this device
         self._action_leaves = leaves_of(self.spec.action_space, "action")
         self._waiting = np.zeros(capacity, dtype=np.int32)  # requests handed in and not answered, by lane
@@ -365,12 +358,12 @@ class Engine:
                     log.info("the event loop closed with %d requests unanswered", len(chosen))
 
     def _prepare(self) -> None:
-        fitting = [size for size in self._buckets if size < self.capacity]
-        larger = [size for size in self._buckets if size >= self.capacity]
-        self.sizes = prepared_sizes(self.world, str(self._arena.device), [*fitting, *larger[:1]])
+        device = self._arena.device.type
+        tried = sizes_to_try(self._buckets, self.capacity, graphed=device in GRAPHED)
+        self.sizes = prepared_sizes(self.world, str(self._arena.device), tried)
         runner = self._runner(self._arena, self._control)
         runner.start(np.array([self._arena.scratch]))  # a real state, so that padding rows are legal ones
-        graphed = self._arena.device.type in GRAPHED and runner.prepare_graphs()
+        graphed = device in GRAPHED and runner.prepare_graphs()
         self._stats.batches.clear()
         self._stats.padded_rows = 0
         self._ticker = Ticker(runner, self._arena, self._control, self.name)

@@ -14,9 +14,20 @@ from simservice.types import Leaves, to_leaves
 from simservice.worlds.noise import lane_draws
 from simservice.worlds.world import Call, Tensors, World
 
+LARGE = (4096, 16_384)  # batch sizes beyond the buckets of all, where graphs are
+BETWEEN = (*range(32, 256, 16), *range(288, 513, 32), *range(640, 1024, 128))
+"""Between the buckets, where there are none: a padded row costs there what a real one does."""
+
 STEPS = 4  # enough for a difference of one bit to reach the observation
 PATIENCE_S = 0.5
 """On the CPU no size beyond one that took this long is tried or used: such batches gain nothing there."""
+
+
+def sizes_to_try(buckets: Sequence[int], capacity: int, graphed: bool) -> list[int]:
+    """Ascending, the last the only one in which all lanes find room; a graph each is for few sizes, but large ones."""
+    between = [size for size in BETWEEN if min(buckets) < size < max(buckets)]
+    sizes = sorted({*buckets, *(LARGE if graphed else between)})
+    return [size for size in sizes if size < capacity] + [size for size in sizes if size >= capacity][:1]
 
 
 def prepared_sizes(world: World, device: str, sizes: Sequence[int]) -> tuple[int, ...]:
