@@ -81,7 +81,7 @@ class CounterLanes:
 
     def abandon(self, lanes):
         for place, (_, future, of) in enumerate(self.work):
-            if of is lanes:
+            if of is not None and set(of) == set(lanes):
                 self.work[place] = (self._too_late, future, of)
 
     def render(self, lanes):

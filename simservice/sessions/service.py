@@ -83,7 +83,7 @@ class SessionService:
         self._lose, self._renew, self._settled = self.held.lose, self.held.renew, self.held.settled
         self._install, self._remove, self._spawn = self.held.install, self.held.remove, self.held.spawn
         self._doors: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
-        self.deadlines = Deadlines(self.config.deadline_s, lambda session: engine.abandon(session.lanes))
+        self.deadlines = Deadlines(self.config.deadline_s, self._give_up)
         self._snapshots = Snapshots(engine, store, self.held, self.config, replies)
         self._branches = Branches(engine, store, self.held, self._snapshots, self.quotas, self.config)
         self._policies = policies or NoPolicies()
@@ -267,6 +267,11 @@ class SessionService:
         return self.held.counted()
 
     # ---- one request -----------------------------------------------------------------------------------------------
+
+    def _give_up(self, session: Session) -> None:
+        """Nobody waits for the session's request any more. Lanes that it no longer has may be another's by now."""
+        if session.end is None:
+            self.engine.abandon(session.lanes)
 
     async def _outcome(
         self, session: Session, sequence: int, stepped: asyncio.Future[Result], journaled: asyncio.Future[None]

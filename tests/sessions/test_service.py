@@ -400,6 +400,29 @@ async def test_a_replica_that_was_overtaken_forgets_its_own_lanes_when_the_sessi
 
 
 @served
+async def test_the_deadline_of_a_stream_that_has_lost_its_session_is_nobody_elses():
+    """Whoever has its lanes now may be about to replay what was answered."""
+    store = MemoryStore()
+    first, second = Replica(store, capacity=2), Replica(store)
+    session = await first.open()
+    elsewhere = await second.service.resume(session.token)
+    await second.reset(elsewhere, 1, range(2))
+    first.engine.held = True
+    resuming = asyncio.create_task(first.service.resume(session.token))
+    await asyncio.sleep(0)
+    first.service.deadlines.begin(session, 1)
+    late = asyncio.create_task(first.reset(session, 1, range(2)))  # waits for its turn, which the resume has
+    await asyncio.sleep(0.05)
+    first.engine.let_go()
+    assert (await resuming).last_sequence == 1
+    with pytest.raises(SessionFenced):
+        await late
+    first.service.deadlines.end(session)
+    for replica in (first, second):
+        await replica.service.stop()
+
+
+@served
 async def test_concurrent_resumes_leave_one_driver():
     store = MemoryStore()
     replicas = [Replica(store, capacity=4), Replica(store, capacity=4)]
