@@ -12,7 +12,6 @@ Exactly once. A request goes to the engine and to the journal at the same moment
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
 import weakref
@@ -36,6 +35,7 @@ from simservice.errors import (
 )
 from simservice.sessions.branches import Branches
 from simservice.sessions.caution import check_caution
+from simservice.sessions.claims import Claims
 from simservice.sessions.deadlines import Deadlines
 from simservice.sessions.holdings import Holdings
 from simservice.sessions.imagining import Imagining, NoPolicies, Policies
@@ -82,6 +82,7 @@ class SessionService:
         self._stats = self.held.stats
         self._lose, self._renew, self._settled = self.held.lose, self.held.renew, self.held.settled
         self._install, self._remove, self._spawn = self.held.install, self.held.remove, self.held.spawn
+        self._claims = Claims(store, self.held)
         self._doors: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self.deadlines = Deadlines(self.config.deadline_s, self._give_up)
         self._snapshots = Snapshots(engine, store, self.held, self.config, replies)
@@ -329,7 +330,7 @@ class SessionService:
             return await self._recover(local.token, local, tenant)
 
     async def _recover(self, token: str, local: Session | None, tenant: Tenant) -> Session:
-        recovery = await self.store.claim(token)
+        recovery = await self._claims.make(token)
         record = recovery.record
         if local is not None and local.end is None:
             current = record.epoch == local.epoch + 1 and recovery.last_sequence == local.last_sequence
@@ -341,29 +342,24 @@ class SessionService:
                 return await self._settled_claim(self._install(session))
             self._remove(local, partial(SessionFenced, token))
         if recovery.claims > self.config.claims_in_replay:
-            await ended(self._spawn(self._settle_claim(record, False)))
+            await self._claims.over(record, False)
             raise SessionQuarantined(token, self.config.claims_in_replay)
         try:
             await self.quotas.acquire(tenant, record.token, record.num_envs)
             session = self._install(await self._revived(recovery))
         except BaseException:
             self.quotas.release(record.tenant, record.token)
-            await ended(self._spawn(self._settle_claim(record, False)))
+            await self._claims.over(record, False)
             raise
         return await self._settled_claim(session)
 
     async def _settled_claim(self, session: Session) -> Session:
         try:
-            await ended(self._spawn(self._settle_claim(session.record, True)))
+            await self._claims.over(session.record, True)
         except asyncio.CancelledError:  # the caller has gone
             self.held.detach(session)
             raise
         return session
-
-    async def _settle_claim(self, record: SessionRecord, brought_back: bool) -> None:
-        """This process outlived a claim; one whose end the store does not hear of counts as one that ended it."""
-        with contextlib.suppress(StoreUnavailable):
-            await self.store.settle(record.token, record.epoch, brought_back)
 
     async def _revived(self, recovery: Recovery) -> Session:
         record, epoch = recovery.record, recovery.record.epoch

@@ -422,6 +422,31 @@ async def test_the_deadline_of_a_stream_that_has_lost_its_session_is_nobody_else
         await replica.service.stop()
 
 
+class SlowClaims(MemoryStore):
+    """Answers a claim some time after it was made."""
+
+    async def claim(self, token):
+        recovery = await super().claim(token)
+        await asyncio.sleep(0.02)
+        return recovery
+
+
+@served
+async def test_a_claim_whose_caller_goes_before_it_is_answered_is_none_that_ended_a_process():
+    store = SlowClaims()
+    first, second = Replica(store), Replica(store, claims_in_replay=3)
+    session = await first.begin()
+    for _ in range(5):
+        resuming = asyncio.create_task(second.service.resume(session.token))
+        await asyncio.sleep(0.01)
+        resuming.cancel()
+        await asyncio.wait([resuming])
+    resumed = await second.service.resume(session.token)
+    assert resumed.last_sequence == 1
+    for replica in (first, second):
+        await replica.service.stop()
+
+
 @served
 async def test_concurrent_resumes_leave_one_driver():
     store = MemoryStore()
