@@ -107,8 +107,8 @@ class Imagination:
         return Play(self._world, command, lent, before, actor, seeds, self._stages, turns, step_bytes)
 
     def _play(self, rollout: Rollout, given: Callable[[Borrowed], Play], borrowed: asyncio.Future[Borrowed]) -> None:
-        """Called when the lanes have been copied."""
-        failure = borrowed.exception()
+        """Called when the lanes have been copied; then close() may have ended the threads."""
+        failure = borrowed.exception() or rollout.stopped
         if failure is not None:
             rollout.fail(failure)
             return

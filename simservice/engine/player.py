@@ -132,6 +132,8 @@ class _Player:
                 handed = time.monotonic()
         if command.advance:
             turns.begin("rollout")
-            rollout.after = self.stage.played(self.count)
-            turns.end()
+            try:
+                rollout.after = self.stage.played(self.count)
+            finally:
+                turns.end()
         rollout.give(self.pages.take(last=True))

@@ -30,7 +30,7 @@ class Rollout(AsyncIterator[Imagined]):
         self._loop = asyncio.get_running_loop()
         self._parts: asyncio.Queue[Imagined | SimserviceError] = asyncio.Queue()
         self._room = threading.Semaphore(PARTS_AHEAD)
-        self._stopped: SimserviceError | None = None
+        self.stopped: SimserviceError | None = None  # what its listener gets in place of more
         self._end: asyncio.Future[bool] = self._loop.create_future()  # whether it was played to its end
         self._heard = False  # all of it
         self._forget = forget
@@ -50,8 +50,8 @@ class Rollout(AsyncIterator[Imagined]):
 
     def stop(self, error: SimserviceError | None = None) -> None:
         """Ends it after the step it is in, unless it is over; whoever listens gets the error."""
-        if self._stopped is None and not self._end.done():
-            self._stopped = error or DeadlineExceeded.not_ended()
+        if self.stopped is None and not self._end.done():
+            self.stopped = error or DeadlineExceeded.not_ended()
             self._room.release()
 
     def fail(self, error: BaseException) -> None:
@@ -79,8 +79,8 @@ class Rollout(AsyncIterator[Imagined]):
 
     def check(self) -> None:
         """Raises what it was stopped with."""
-        if self._stopped is not None:
-            raise self._stopped
+        if self.stopped is not None:
+            raise self.stopped
 
     def give(self, part: Imagined) -> None:
         """Hands a part to the listener; waits while many are waiting."""

@@ -491,6 +491,35 @@ def test_a_world_that_raises_ends_the_rollout_and_nothing_else():
     run(scenario, world=Failing(SPEC, NOISY))
 
 
+def test_rows_that_cannot_be_handed_over_end_the_rollout_and_nothing_else(monkeypatch):
+    """A device that is full, say."""
+
+    def played_out(stage, count):
+        raise RuntimeError("out of memory")
+
+    async def scenario(engine):
+        lanes = await begun(engine)
+        with pytest.raises(InternalError, match="RuntimeError"):
+            await played(engine, lanes, Imagine(steps=9, actions=script(9), advance=True))
+        monkeypatch.undo()
+        await asyncio.wait_for(played(engine, lanes, Imagine(steps=9, actions=script(9), advance=True)), 10)
+
+    monkeypatch.setattr("simservice.engine.stages.Stage.played", played_out)
+    run(scenario)
+
+
+def test_one_that_begins_as_the_engine_ends_is_told_of_it():
+    async def scenario(engine):
+        lanes = await begun(engine)
+        await played(engine, lanes, Imagine(steps=1, actions=script(1)))  # there are threads now, which end
+        rollout = engine.imagine(lanes, Imagine(steps=9, actions=script(9)))
+        engine.stop()
+        with pytest.raises(InternalError, match="is stopped"):
+            await asyncio.wait_for(anext(rollout), 10)
+
+    run(scenario)
+
+
 def test_a_policy_that_gives_no_numbers_is_told_as_such():
     async def scenario(engine):
         lanes = await begun(engine)
