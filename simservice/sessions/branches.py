@@ -12,9 +12,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Awaitable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -38,7 +37,7 @@ from simservice.sessions.session import Session
 from simservice.sessions.settings import SessionConfig
 from simservice.sessions.snapshots import Snapshots
 from simservice.sessions.store import SessionRecord, SessionStore
-from simservice.sessions.waiting import ended
+from simservice.sessions.waiting import ended, heard
 from simservice.types import SEED_LIMIT, Array, Leaves
 
 T = TypeVar("T")
@@ -77,7 +76,7 @@ class Branches:
             except asyncio.CancelledError:
                 # The caller has gone, its request has not: whoever comes next waits for its end.
                 session.unsettled = work
-                work.add_done_callback(_heard)
+                work.add_done_callback(heard)
                 raise
             return work.result()
 
@@ -109,7 +108,7 @@ class Branches:
             return Saved(sequence), data
         if isinstance(command, Restore):
             data = await self._store.restore(*where, command.point)
-            return Restored(await put_back(self._engine, session.lanes, data)), data
+            return await _restored(self._engine.restore(session.lanes, data), self._engine.look(session.lanes)), data
         if isinstance(command, Forget):
             session.point_bytes = await self._store.forget(*where, command.points)
             return Forgotten(), None
@@ -183,7 +182,7 @@ async def redo(
             data = await store.point(record.token, command.point)
         except UnknownPoint as error:
             raise InternalError(f"the saved point {command.point}, which its journal needs, is gone") from error
-        return asyncio.ensure_future(_restored(put_back(engine, lanes, data)))
+        return asyncio.ensure_future(_restored(engine.restore(lanes, data), engine.look(lanes)))
     answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
     if isinstance(command, Save):
         answer.set_result(Saved(sequence))
@@ -194,11 +193,6 @@ async def redo(
     return answer
 
 
-def put_back(engine: LaneEngine, lanes: Array, data: bytes) -> Awaitable[Leaves]:
-    """Makes the lanes what a snapshot holds, and tells what they show then; handed in when this returns."""
-    return _both(engine.restore(lanes, data), engine.look(lanes))
-
-
 async def _both(done: asyncio.Future[None], wanted: asyncio.Future[T]) -> T:
     """The second answer, once the first is there, too."""
     await asyncio.wait((done, wanted))
@@ -207,8 +201,8 @@ async def _both(done: asyncio.Future[None], wanted: asyncio.Future[T]) -> T:
     return wanted.result()
 
 
-async def _restored(seen: Awaitable[Leaves]) -> Result:
-    return Restored(await seen)
+async def _restored(done: asyncio.Future[None], wanted: asyncio.Future[Leaves]) -> Result:
+    return Restored(await _both(done, wanted))
 
 
 def forked(record: SessionRecord, sequence: int, command: Fork) -> Forked:
@@ -239,8 +233,3 @@ def _source(record: SessionRecord, command: Fork, most: int) -> Array:
 
 def _drawn(count: int) -> Array:
     return (np.frombuffer(secrets.token_bytes(8 * count), dtype="<u8") % SEED_LIMIT).astype(np.int64)
-
-
-def _heard(task: asyncio.Task[Any]) -> None:
-    if not task.cancelled():
-        task.exception()

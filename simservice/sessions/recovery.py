@@ -19,6 +19,7 @@ from simservice.sessions.lanes import Branch, Command, LaneEngine, Reset, Result
 from simservice.sessions.replies import unpack_replies
 from simservice.sessions.snapshots import ReplyCodec
 from simservice.sessions.store import Recovery, SessionStore
+from simservice.sessions.waiting import heard
 from simservice.types import Array, Imagine
 
 AHEAD = 16  # requests handed to the engine before the first of them is answered
@@ -97,33 +98,38 @@ async def _replay(
     sequence = recovery.snapshot_sequence
     under_way: deque[asyncio.Future[Result]] = deque()
     commands = enumerate(map(decode, recovery.journal), sequence + 1)
-    while True:
-        while len(under_way) < AHEAD and (numbered := next(commands, None)) is not None:
-            number, command = numbered
-            if isinstance(command, Step | Reset):
-                under_way.append(submit(engine, lanes, command))
-            elif isinstance(command, Imagine):
-                if under_way:  # what is handed in later must not come before it
-                    await asyncio.wait(under_way)
-                rolling: asyncio.Future[Result] = asyncio.ensure_future(
-                    replayed(engine, lanes, recovery.record, command, policies)
-                )
-                await asyncio.wait([rolling])
-                under_way.append(rolling)
-            else:
-                under_way.append(await redo(engine, lanes, recovery.record, number, command, store))
-        if not under_way:
-            return replies, False
-        sequence += 1
-        try:
-            replies[sequence] = await under_way.popleft()
-        except SimserviceError as error:
-            if error.recoverable and sequence == recovery.last_sequence:
-                return replies, True
-            raise InternalError(
-                f"session {recovery.record.token[:8]}… cannot be brought back: its request {sequence} fails now "
-                f"({error})"
-            ) from error
-        replies.pop(sequence - replies_kept, None)
-        if isinstance(replies.get(sequence - 1), Rolled):
-            del replies[sequence - 1]
+    try:
+        while True:
+            while len(under_way) < AHEAD and (numbered := next(commands, None)) is not None:
+                number, command = numbered
+                if isinstance(command, Step | Reset):
+                    under_way.append(submit(engine, lanes, command))
+                elif isinstance(command, Imagine):
+                    if under_way:  # what is handed in later must not come before it
+                        await asyncio.wait(under_way)
+                    rolling: asyncio.Future[Result] = asyncio.ensure_future(
+                        replayed(engine, lanes, recovery.record, command, policies)
+                    )
+                    under_way.append(rolling)
+                    await asyncio.wait([rolling])
+                else:
+                    under_way.append(await redo(engine, lanes, recovery.record, number, command, store))
+            if not under_way:
+                return replies, False
+            sequence += 1
+            try:
+                replies[sequence] = await under_way.popleft()
+            except SimserviceError as error:
+                if error.recoverable and sequence == recovery.last_sequence:
+                    return replies, True
+                raise InternalError(
+                    f"session {recovery.record.token[:8]}… cannot be brought back: its request {sequence} fails now "
+                    f"({error})"
+                ) from error
+            replies.pop(sequence - replies_kept, None)
+            if isinstance(replies.get(sequence - 1), Rolled):
+                del replies[sequence - 1]
+    finally:
+        for future in under_way:  # of these nobody hears; and what has not been handed in by now must not be any more
+            future.cancel()
+            future.add_done_callback(heard)

@@ -47,7 +47,7 @@ from simservice.sessions.session import Session
 from simservice.sessions.settings import SessionConfig, SessionStats
 from simservice.sessions.snapshots import ReplyCodec, Snapshots
 from simservice.sessions.store import Observer, Recovery, SessionRecord, SessionStore
-from simservice.sessions.waiting import ended, in_a_task
+from simservice.sessions.waiting import ended, heard, in_a_task
 from simservice.types import SEED_LIMIT, TRUSTING, Array, Caution, Imagine, Imagined
 
 log = logging.getLogger(__name__)
@@ -213,9 +213,10 @@ class SessionService:
             await self._settled(session)
             frames = self.engine.render(session.lanes)
             touched = asyncio.ensure_future(self.store.touch(session.token, session.epoch))
+            for future in (frames, touched):
+                future.add_done_callback(heard)  # the caller may go
             await asyncio.wait((frames, touched))
             if (error := touched.exception()) is not None:
-                frames.exception()
                 raise error if isinstance(error, StoreUnavailable) else self._lose(session, error)
             self._renew(session)
             return frames.result()

@@ -20,6 +20,12 @@ async def in_a_task() -> None:
         await asyncio.sleep(0)
 
 
+def heard(future: asyncio.Future[Any]) -> None:
+    """To be told of a future's end: what it failed with is no surprise, even if nobody waits for it any more."""
+    if not future.cancelled():
+        future.exception()
+
+
 class _Ended:
     __slots__ = ("_future",)
 

@@ -42,8 +42,11 @@ class Shelf:
 
     def __init__(self):
         self.policies = {f"{seed:064x}": LinearPolicy(seed=seed) for seed in range(4)}
+        self.gate = asyncio.Event()
+        self.gate.set()
 
     async def loaded(self, tenant, content_hash):
+        await self.gate.wait()
         if content_hash not in self.policies:
             raise UnknownPolicy(content_hash)
         return self.policies[content_hash]
@@ -410,6 +413,28 @@ def test_a_replica_that_ends_breaks_a_rollout_off_and_another_one_plays_it():
         resumed = await other.service.resume(session.token)
         assert resumed.last_sequence == 1
         assert same(await other.roll(resumed, 2), (await undisturbed(2))[2])
+        await other.vanish()
+
+    store = MemoryStore()
+    run(scenario, store)
+
+
+def test_a_replay_whose_caller_goes_does_nothing_more_to_its_lanes():
+    async def scenario(replica):
+        session = await replica.open()
+        await replica.roll(session, 2)
+        other = Replica(store)
+        other.shelf.gate.clear()
+        resuming = asyncio.ensure_future(other.service.resume(session.token))
+        await asyncio.sleep(0.05)
+        assert other.engine.lanes_in_use == LANES
+        resuming.cancel()
+        await asyncio.wait([resuming])
+        next_owner = await other.open()
+        before = await other.engine.snapshot(next_owner.lanes)
+        other.shelf.gate.set()
+        await asyncio.sleep(0.1)
+        assert await other.engine.snapshot(next_owner.lanes) == before
         await other.vanish()
 
     store = MemoryStore()

@@ -1,10 +1,14 @@
 import asyncio
+import gc
+import logging
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from counter_lanes import CounterLanes, decode, encode, same
+from toy import Toy, ToyConfig, toy_spec
 
+from simservice.engine.engine import Engine
 from simservice.errors import CapacityExhausted, InternalError
 from simservice.sessions.lanes import Reset, Step
 from simservice.sessions.memory_store import MemoryStore
@@ -79,5 +83,39 @@ def test_what_cannot_be_brought_back_leaves_no_lane_taken(recovery, error, messa
             await revive(recovery, engine, MemoryStore(), decode, replies_kept=3)
         await asyncio.sleep(0)
         assert engine.lanes_in_use == 0
+
+    asyncio.run(live())
+
+
+class Failing(Toy):
+    """Raises once it is told to."""
+
+    failing = False
+
+    def step(self, state, action, draws):
+        if self.failing:
+            raise ZeroDivisionError("the world fails")
+        return super().step(state, action, draws)
+
+
+def test_what_comes_behind_a_failure_is_nobodys_failure(caplog):
+    caplog.set_level(logging.CRITICAL, "simservice.engine.tick")  # what is logged would keep the requests
+
+    async def live():
+        loop, problems = asyncio.get_running_loop(), []
+        loop.set_exception_handler(lambda _, problem: problems.append(problem))
+        engine = Engine(Failing(toy_spec(), ToyConfig()), capacity=4)
+        engine.start()
+        engine.world.failing = True
+        commands = [Reset(), *(Step({"action": np.array([1, 1])}) for _ in range(9))]
+        recovery = replace(WHOLE, last_sequence=10, journal=[bytes([number]) for number in range(10)])
+        with pytest.raises(InternalError, match="its request 2 fails now"):
+            await revive(recovery, engine, MemoryStore(), lambda raw: commands[raw[0]], replies_kept=3)
+        while engine.lanes_in_use:
+            await asyncio.sleep(0)
+        await asyncio.to_thread(engine.stop)
+        await asyncio.sleep(0)
+        gc.collect()
+        assert problems == []
 
     asyncio.run(live())

@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import secrets
 
 import numpy as np
@@ -265,6 +266,31 @@ async def test_rendering_uses_no_number_and_shows_all_lanes():
     session = await replica.begin(num_envs=3)
     assert (await replica.service.render(session)).shape == (3, 2, 2, 3)
     await replica.step(session, 2)
+    await replica.service.stop()
+
+
+class Untouchable(MemoryStore):
+    """Fails some time after it was asked to renew a session."""
+
+    async def touch(self, token, epoch):
+        await asyncio.sleep(0.01)
+        raise StoreUnavailable(self.address)
+
+
+@served
+async def test_pictures_that_fail_when_their_caller_has_gone_are_nobodys_failure():
+    problems = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, problem: problems.append(problem))
+    replica = Replica(Untouchable())
+    session = await replica.begin()
+    rendering = asyncio.create_task(replica.service.render(session))
+    await asyncio.sleep(0)
+    rendering.cancel()
+    await asyncio.wait([rendering])
+    del rendering
+    await asyncio.sleep(0.05)
+    gc.collect()
+    assert problems == []
     await replica.service.stop()
 
 
