@@ -27,7 +27,7 @@ from simservice.sessions.session import Session
 from simservice.sessions.settings import SessionConfig
 from simservice.sessions.snapshots import Snapshots
 from simservice.sessions.store import Observer, SessionRecord, SessionStore
-from simservice.sessions.waiting import ended
+from simservice.sessions.waiting import ended, heard
 from simservice.types import Array, Imagine, Imagined
 
 
@@ -66,6 +66,7 @@ class Imagining:
         self._policies = policies
         self._config = config
         self._observe_append = observe_append
+        self._beginning: dict[asyncio.Future[Rollout | Result], Session] = {}  # they wait for the turn, or a policy
         self._under_way: dict[Session, Rollout] = {}
 
     async def play(
@@ -77,12 +78,17 @@ class Imagining:
         """
         begun: asyncio.Future[Rollout | Result] = asyncio.get_running_loop().create_future()
         work = self._held.spawn(self._drive(session, sequence, command, payload, timeout_ms, begun))
-        work.add_done_callback(_heard)
+        begun.add_done_callback(heard)
+        work.add_done_callback(heard)  # of what went wrong behind its listener's back hears whoever resumes the session
+        self._beginning[begun] = session
         try:
-            rollout = await begun
+            await ended(begun)
         except asyncio.CancelledError:
             work.cancel()
             raise
+        finally:
+            del self._beginning[begun]
+        rollout = begun.result()
         if not isinstance(rollout, AsyncIterator):
             yield rollout
             return
@@ -96,14 +102,17 @@ class Imagining:
             rollout.stop()
 
     def stop(self, session: Session, error: SimserviceError) -> None:
-        """Ends the session's rollout, if one is under way, with an error."""
+        """Ends the session's rollout, if one begins or is under way, with an error."""
+        for begun, waiting in self._beginning.items():
+            if waiting is session and not begun.done():
+                begun.set_exception(error)
         if (rollout := self._under_way.get(session)) is not None:
             rollout.stop(error)
 
     def stop_all(self) -> None:
         """Ends all of them: their sessions go on elsewhere."""
-        for rollout in self._under_way.values():
-            rollout.stop(ReplicaDraining())
+        for session in {*self._beginning.values(), *self._under_way}:
+            self.stop(session, ReplicaDraining())
 
     # ---- one rollout -------------------------------------------------------------------------------------------------
 
@@ -121,14 +130,21 @@ class Imagining:
             kept: Rolled | None = None
             try:
                 await self._held.settled(session)
+                if begun.done():  # it was stopped meanwhile
+                    return
                 answer = self._kept(session, sequence, command)
                 if answer is not None and not isinstance(answer, Rolled):
                     begun.set_result(answer)
                     return
                 kept = answer
-                rollout = await self._begun(session, command, kept)
+                played = command if kept is None else kept.command
+                policy = await self._policy(session, played)
+                if begun.done():
+                    return
+                rollout = self._engine.imagine(session.lanes, played, policy, None if kept is None else kept.before)
             except Exception as error:
-                begun.set_exception(error)
+                if not begun.done():
+                    begun.set_exception(error)
                 return
             seconds = timeout_ms / 1000 or self._config.rollout_deadline_s
             alarm = asyncio.get_running_loop().call_later(seconds, rollout.stop)
@@ -140,6 +156,7 @@ class Imagining:
                 if await rollout.over() and command.advance and kept is None:
                     await self._settle(session, sequence, command, payload, rollout)
             finally:
+                rollout.stop()  # which is over, unless its caller went before it heard of it
                 alarm.cancel()
                 del self._under_way[session]
                 if touched is not None:
@@ -157,12 +174,11 @@ class Imagining:
             self._held.stats.repeats += 1
         return answer
 
-    async def _begun(self, session: Session, command: Imagine, kept: Rolled | None) -> Rollout:
-        played = command if kept is None else kept.command
-        policy = None
-        if played.policy is not None:
-            policy = await self._policies.loaded(session.record.tenant, played.policy.content_hash)
-        return self._engine.imagine(session.lanes, played, policy, None if kept is None else kept.before)
+    async def _policy(self, session: Session, command: Imagine) -> Any:
+        """What acts in it, ready for the engine; None: a script does."""
+        if command.policy is None:
+            return None
+        return await self._policies.loaded(session.record.tenant, command.policy.content_hash)
 
     async def _touched(self, session: Session) -> None:
         """A session that is imagined from is driven, and must still be ours."""
@@ -207,9 +223,3 @@ async def replayed(
         raise error if not error.recoverable else InternalError(f"a rollout cannot be played again: {error}") from error
     assert rollout.before is not None
     return Rolled(command, rollout.before)
-
-
-def _heard(task: asyncio.Task[None]) -> None:
-    """What went wrong is told to whoever waits for the last part; if nobody does, to whoever resumes the session."""
-    if not task.cancelled():
-        task.exception()

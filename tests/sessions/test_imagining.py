@@ -394,6 +394,34 @@ def test_a_stream_that_stopped_reading_keeps_its_session_from_nobody():
     run(scenario)
 
 
+@pytest.mark.parametrize("soon", [False, True])
+def test_a_caller_that_goes_as_it_begins_leaves_nothing_of_it(soon):
+    async def scenario(replica):
+        session = await replica.open()
+        imagine = replica.engine.imagine
+
+        def begin(*arguments):
+            if soon:
+                asyncio.get_running_loop().call_soon(waiting.cancel)
+            else:
+                waiting.cancel()
+            return imagine(*arguments)
+
+        replica.engine.imagine = begin
+        many = Imagine(steps=4000, actions={"action": np.ones((4000, 64 * LANES), np.int64)}, copies=64)
+        waiting = asyncio.ensure_future(replica.roll(session, 0, many))
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        replica.engine.imagine = imagine
+        async with asyncio.timeout(5):
+            while replica.engine._ticker.rollouts:
+                await asyncio.sleep(0.01)
+        assert not replica.service._imagining._under_way
+        assert same(await replica.roll(session, 2), (await undisturbed(2))[2])
+
+    run(scenario)
+
+
 # ---- handed over -----------------------------------------------------------------------------------------------------
 
 
@@ -417,6 +445,32 @@ def test_a_replica_that_ends_breaks_a_rollout_off_and_another_one_plays_it():
 
     store = MemoryStore()
     run(scenario, store)
+
+
+ENDS = {
+    "put down": (ReplicaDraining, lambda replica, session: replica.service.put_down(session)),
+    "stopped": (ReplicaDraining, lambda replica, session: replica.service.stop()),
+    "taken over": (SessionFenced, lambda replica, session: replica.service.resume(session.token)),
+}
+
+
+@pytest.mark.parametrize(("error", "end"), ENDS.values(), ids=ENDS)
+def test_one_whose_policy_is_on_its_way_keeps_its_session_from_nobody(error, end):
+    async def scenario(replica):
+        session = await replica.open()
+        replica.shelf.gate.clear()
+        parts = replica.rolling(session, 2, Imagine(steps=4000, policy=PolicyUse(content_hash="0" * 64), advance=True))
+        first = asyncio.ensure_future(anext(parts))  # and no part more, however many there are
+        await asyncio.sleep(0.01)
+        ending = asyncio.ensure_future(end(replica, session))
+        await asyncio.sleep(0.01)
+        replica.shelf.gate.set()
+        with pytest.raises(error):
+            await first
+        await asyncio.wait_for(ending, 5)
+        assert session.end is not None
+
+    run(scenario)
 
 
 def test_a_replay_whose_caller_goes_does_nothing_more_to_its_lanes():
