@@ -46,6 +46,30 @@ def test_a_context_in_training_is_what_observing_frame_by_frame_makes(env_id):
         assert (given.acted[:, -1, -1] == 1).all()
 
 
+def test_garbage_that_a_lane_is_shown_counts_as_doubt_until_its_next_step():
+    world = untrained()
+    world.calibrate(episodes(CATCH)[:20])
+    real = torch.from_numpy(np.concatenate([episode.observation["observation"] for episode in episodes(CATCH)])[:16])
+    grey = torch.full_like(real, 128)
+    half = torch.cat([real[:8], grey[8:]])
+    first, again = torch.full((16,), True), torch.full((16,), False)
+    done = actions(world, 16)
+
+    def doubt(state, number):
+        after, out = world.step(state, done, drawn(world, "step", torch.arange(16), number))
+        return after, out.uncertainty
+
+    plain, mixed = (world.observe(world.allocate(16), {"observation": rows}, done, first, {}) for rows in (real, half))
+    assert (mixed["strange"][:8] == 0).all() and (mixed["strange"][8:] > 1).all()
+    assert torch.equal(doubt(mixed, 1)[1][:8], doubt(plain, 1)[1][:8])  # real frames are as they were
+    # It stays in the context when a real frame follows, and is forgotten with an episode's first frame, or a step.
+    assert torch.equal(world.observe(mixed, {"observation": real}, done, again, {})["strange"], mixed["strange"])
+    assert not world.observe(mixed, {"observation": real}, done, first, {})["strange"].any()
+    after, told = doubt(mixed, 1)
+    assert (told[8:] >= mixed["strange"][8:]).all()
+    assert not after["strange"].any()
+
+
 def test_a_step_shifts_the_frame_it_shows_into_the_context():
     world = untrained(context=2)
     state = begin(world, torch.arange(16))

@@ -6,6 +6,8 @@ both are sampled. What the agent sees is exactly what the world goes on from.
 
 The network also says how far off each patch of its estimate is, learned from its errors: that is the uncertainty.
 Where a channel takes few values in the data, as in drawn pictures, frames are snapped to those: they do not fade.
+A frame that a user gives is also held against those of the data as a whole: how strange it is counts as doubt of the
+step that follows.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from simservice.worlds.nets.unet import GROUP_CHANNELS
 from simservice.worlds.palette import Palette
 from simservice.worlds.pictures import Pictures, centred, snapped
 from simservice.worlds.recorded_starts import RecordedStarts
+from simservice.worlds.typical_frames import TypicalFrames
 from simservice.worlds.world import Batch, Call, Draw, Phase, Slot, StepOut, Tensors, World
 
 _HIGHEST_SIGMA = 20.0  # in training
@@ -104,6 +107,7 @@ class Diffusion(World):
         self.context_frames = config.context
         self.pictures = Pictures(spec.observation_space, "observation")
         self.palette = Palette(self.pictures.shape[0])
+        self.typical = TypicalFrames(*self.pictures.shape)
         self.action_codec = Codec(spec.action_space, "action")
         self.start_frames = RecordedStarts(spec.observation_space)
         self.denoiser = Denoiser(
@@ -139,6 +143,7 @@ class Diffusion(World):
         slots = {
             "frames": Slot((config.context, *self.pictures.shape), torch.uint8, "frame"),
             "acted": Slot((config.context, self.action_codec.width + 1), torch.float32),
+            "strange": Slot((), torch.float32),  # what the lane was shown since its last step; see TypicalFrames
         }
         return slots | ({"memory": Slot((config.memory,), torch.float32)} if config.memory else {})
 
@@ -167,7 +172,8 @@ class Diffusion(World):
         return self._state(opened(frame, self.config.context, self.action_codec.width), memory)
 
     def _state(self, history: History, memory: Tensor) -> Tensors:
-        return {**history._asdict(), **({"memory": memory} if self.config.memory else {})}
+        strange = torch.zeros(len(memory), device=memory.device)
+        return {**history._asdict(), "strange": strange, **({"memory": memory} if self.config.memory else {})}
 
     def observe(
         self, state: Tensors, observation: Tensors, previous_action: Tensors, is_first: Tensor, draws: Tensors
@@ -178,6 +184,8 @@ class Diffusion(World):
             _, memory = self.outcome(centred(state["frames"][:, -1]), centred(frame), action, memory)
         continued = self._state(_history(state).done(action).seen(frame), memory)
         started = self._opened(frame)
+        strange = self.typical(centred(frame))
+        continued["strange"], started["strange"] = torch.maximum(state["strange"], strange), strange
         return {
             name: torch.where(is_first.view(-1, *[1] * (value.ndim - 1)), started[name], value)
             for name, value in continued.items()
@@ -195,7 +203,7 @@ class Diffusion(World):
             reward=self.outcome.reward(answer, terminated, draws["reward"]),
             terminated=terminated,
             termination_probability=probability,
-            uncertainty=doubt,
+            uncertainty=doubt + state["strange"],
             aux={},
         )
         return self._state(history.seen(frame), memory), out
@@ -227,6 +235,7 @@ class Diffusion(World):
         """Starts, palette, scales of pixels, actions and rewards; how much rarer terminals are than other steps."""
         self.start_frames.fit(episodes)
         self.palette.fit(self._frames(episode.observation) for episode in episodes)
+        self.typical.fit(centred(self._frames(episode.observation)) for episode in episodes)
         frames = [self._frames(episode.observation)[:: max(1, len(episode) // 32)] for episode in episodes]
         pooled = F.adaptive_avg_pool2d(centred(torch.cat(frames)), _POOLED_SIDE)
         spread = pooled.var(0, unbiased=False).mean().sqrt()
@@ -314,7 +323,7 @@ class Diffusion(World):
 
     @torch.no_grad()
     def calibrate(self, episodes: Sequence[Episode]) -> None:
-        """Sets the uncertainty's scale so that it is the one-step NRMSE on average, and the end's shift."""
+        """Sets the uncertainty's scale so that it is the one-step NRMSE on average, the end's shift, what is usual."""
         doubts, misses, ends, ended = [], [], [], []
         generator = torch.Generator().manual_seed(0)
         self.doubt_scale.fill_(1.0)
@@ -330,6 +339,7 @@ class Diffusion(World):
             ended.append(last)
         self.doubt_scale.fill_(float(torch.cat(misses).mean() / torch.cat(doubts).mean().clamp(min=1e-6)))
         self.outcome.fit_shift(torch.cat(ends), torch.cat(ended))
+        self.typical.allow(centred(self._frames(episode.observation)) for episode in episodes)
 
     def _transitions(self, episodes: Sequence[Episode]) -> Iterator[tuple[History, Tensor, Tensor]]:
         """Steps of the episodes with what was known at each, the frame that came, and whether it ended the episode."""
