@@ -52,10 +52,9 @@ class Inbox(Generic[T]):
             self._wait = Wait(awaited)
             try:
                 yield self._wait
-            except BaseException:
-                if not awaited.done():  # the task was cancelled; else the read raises the same
-                    _leave(read, awaited)
-                    raise
+            except BaseException:  # the task was cancelled, also where a message comes at that very moment
+                _leave(read, awaited)
+                raise
             finally:
                 self._wait = None
             if self._called and not awaited.done():

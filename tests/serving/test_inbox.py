@@ -104,5 +104,20 @@ async def test_a_waiter_that_is_cancelled_cancels_no_read():
     assert wire.cancelled == 0
 
 
+@in_a_loop
+async def test_a_waiter_that_is_cancelled_as_a_message_comes_is_cancelled():
+    """Else it would wait for the next one, and whoever cancelled it for its end."""
+    wire, inbox = opened()
+    waiting = asyncio.create_task(_next(inbox))
+    await asyncio.sleep(0.01)
+    wire.send(1)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert waiting.cancelled()
+    wire.send(None)
+    await asyncio.sleep(0.01)
+    assert wire.cancelled == 0
+
+
 async def _next(inbox):
     return await inbox
