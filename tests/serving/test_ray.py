@@ -15,6 +15,7 @@ import pytest
 import toy_reality
 from processes import descendants, listening_addresses
 from prometheus_client.parser import text_string_to_metric_families
+from replicas import wait_until_up
 
 from simservice.client.reports import read_reports, report
 from simservice.client.session import RemoteSession
@@ -60,6 +61,7 @@ def test_a_world_plays_the_same_on_ray_as_in_one_process(ray_service, noisy_fold
 
 
 def test_one_scrape_shows_every_replica_and_both_have_sessions(ray_service):
+    wait_until_up(ray_service, "noisy", 2)  # whatever was tried before may have killed one
     sessions = [RemoteSession(ray_service.address, "noisy", num_envs=8) for _ in range(4)]
     for session in sessions:
         trajectory(session, steps=2)
