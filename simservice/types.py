@@ -41,26 +41,24 @@ def qualified(env_id: str) -> str:
     return f"simservice.grounds:{env_id}" if env_id.startswith(OWN_NAMESPACE) else env_id
 
 
+SIMPLE = frozenset({spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary})
+"""Spaces that are one leaf; asked first, for whether one is a Dict costs ten times as much to find out."""
+
+
 def leaves_of(space: gym.Space[Any], root: str) -> tuple[Leaf, ...]:
     """The leaves of a fixed-shape space in space order; `root` is "observation" or "action".
 
     Box, Discrete, MultiDiscrete and MultiBinary are one leaf each; Dict (in its key order) and Tuple are walked.
     Raises UnsupportedSpace for Text, Sequence, Graph and OneOf, whose values have no fixed shape.
     """
+    if type(space) in SIMPLE or isinstance(space, tuple(SIMPLE)):
+        assert space.dtype is not None and space.shape is not None
+        return (Leaf(root, tuple(space.shape), np.dtype(space.dtype), space),)
     if isinstance(space, spaces.Dict):
         return tuple(leaf for key, child in space.spaces.items() for leaf in leaves_of(child, f"{root}/{key}"))
     if isinstance(space, spaces.Tuple):
         return tuple(leaf for i, child in enumerate(space.spaces) for leaf in leaves_of(child, f"{root}/{i}"))
-    if isinstance(space, spaces.Discrete):
-        return (Leaf(root, (), np.dtype(space.dtype), space),)
-    if isinstance(space, spaces.Box | spaces.MultiDiscrete | spaces.MultiBinary):
-        assert space.dtype is not None
-        return (Leaf(root, tuple(space.shape), np.dtype(space.dtype), space),)
     raise UnsupportedSpace(root, type(space).__name__)
-
-
-SIMPLE = frozenset({spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary})
-"""Spaces that are one leaf; asked first, for whether one is a Dict costs ten times as much to find out."""
 
 
 def to_leaves(space: gym.Space[Any], value: Any, root: str) -> Leaves:

@@ -72,10 +72,11 @@ def played_lanes(control: Control, lanes: Array, command: Imagine, limits: Rollo
             if given:
                 raise InvalidInput(name, "goes with a rollout of copies; one that advances the session plays its lanes")
     places = np.arange(len(lanes)) if command.lanes is None else command.lanes
-    if not len(places) or places.min() < 0 or places.max() >= len(lanes):
-        raise InvalidInput("lanes", f"must be some of 0 to {len(lanes) - 1}")
-    if len(np.unique(places)) < len(places):
-        raise InvalidInput("lanes", "a lane is named twice; ask for more copies instead")
+    if command.lanes is not None:
+        if not len(places) or places.min() < 0 or places.max() >= len(lanes):
+            raise InvalidInput("lanes", f"must be some of 0 to {len(lanes) - 1}")
+        if len(np.unique(places)) < len(places):
+            raise InvalidInput("lanes", "a lane is named twice; ask for more copies instead")
     if command.steps < 1:
         raise InvalidInput("steps", f"is {command.steps}; a rollout has 1 or more")
     if command.copies < 1:

@@ -8,8 +8,10 @@ import math
 import numpy as np
 import torch
 from safetensors import SafetensorError
+from safetensors.numpy import save as save_arrays
 from safetensors.torch import load, save
 
+from simservice.engine.arena import NUMPY_TYPES
 from simservice.engine.control import STORED, Control
 from simservice.errors import InternalError, ModelRetired
 from simservice.types import Array, WorldSpec
@@ -33,10 +35,16 @@ def snapshot_lane_bytes(slots: dict[str, Slot]) -> int:
 
 def pack(spec: WorldSpec, slots: dict[str, Slot], rows: Tensors, columns: dict[str, Array]) -> bytes:
     """Lanes as bytes, without their caches; all tensors have the lane axis first."""
-    kept = {name: row for name, row in rows.items() if slots[name].role != CACHE}
-    tensors = {ROW + name: row.detach().cpu().contiguous() for name, row in kept.items()}
-    tensors |= {COLUMN + name: torch.from_numpy(np.ascontiguousarray(column)) for name, column in columns.items()}
-    data: bytes = save(tensors, metadata={MARK: f"{FORMAT} {spec.full_name}"})
+    kept = {ROW + name: row.detach().cpu() for name, row in rows.items() if slots[name].role != CACHE}
+    beside = {COLUMN + name: column for name, column in columns.items()}
+    metadata = {MARK: f"{FORMAT} {spec.full_name}"}
+    data: bytes
+    if all(row.dtype in NUMPY_TYPES for row in kept.values()):  # the same bytes, at a quarter of the cost
+        arrays = {name: row.numpy() for name, row in kept.items()} | beside
+        data = save_arrays({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata=metadata)
+    else:
+        tensors = kept | {name: torch.from_numpy(column) for name, column in beside.items()}
+        data = save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata=metadata)
     return data
 
 

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from test_engine import ACTIONS, NOISY, act, lanes_of, run, where_ticks_run  # noqa: F401 (a fixture)
 from toy import Toy, toy_spec
 
-from simservice.engine.snapshot import snapshot_lane_bytes
+from simservice.engine.control import STORED
+from simservice.engine.snapshot import pack, snapshot_lane_bytes, unpack
 from simservice.sessions.lanes import Reset
 from simservice.worlds.world import Slot
 
@@ -130,3 +132,20 @@ def test_a_snapshot_leaves_caches_out_and_the_world_makes_them_again():
             assert ours.observation["observation"].tobytes() == theirs.observation["observation"].tobytes()
 
     run(scenario, world=world)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.uint8, torch.bool, torch.bfloat16])
+def test_lanes_are_the_same_bytes_whichever_library_writes_them(dtype):
+    spec, slots = toy_spec(), {"x": Slot((4,), dtype), "mask": Slot((), torch.bool)}
+    rows = {
+        "x": torch.arange(12).reshape(3, 4).to(dtype).t().contiguous().t()[:3],
+        "mask": torch.tensor([True, False, True]),
+    }
+    columns = {name: np.arange(6, dtype=np.int64)[::2] for name in STORED}
+    data = pack(spec, slots, rows, columns)
+    named = {f"row/{name}": row.contiguous() for name, row in rows.items()}
+    named |= {f"column/{name}": torch.from_numpy(column.copy()) for name, column in columns.items()}
+    assert data == safetensors.torch.save(named, metadata={"simservice-lanes": f"1 {spec.full_name}"})
+    again, beside = unpack(spec, slots, 3, data)
+    assert all(torch.equal(again[name], row) for name, row in rows.items())
+    assert all((beside[name] == column).all() for name, column in columns.items())
