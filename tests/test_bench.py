@@ -1,12 +1,15 @@
 """`make bench` tells what it saw, judges by medians of ratios, and leaves alone what others wrote."""
 
 import json
+from contextlib import ExitStack
 
 import pytest
 from bench import report
 from bench.__main__ import ROWS, main
+from bench.crowd import ECHO, crowd
 from bench.lines import Found, Pace, at_least, at_most, table
 from bench.player import players
+from bench.processes import served_by
 from bench.timing import Round, Series, Spread
 
 JUDGED = Pace(rounds=3, seconds=0.1)
@@ -45,6 +48,15 @@ def test_peers_play_in_processes_of_their_own_and_one_that_is_not_installed_is_t
     assert played.steps >= 3 and 0 < played.p50 <= played.p99
     assert played.rate == pytest.approx(4 / played.p50, rel=5)
     assert missing == {"nobody": "not installed (bench.peers.nobody); make bench installs it"}
+
+
+def test_a_crowd_at_bare_echoes_has_one_for_each_client_and_waits_as_long_as_they_sleep():
+    with ExitStack() as stack:
+        places = [stack.enter_context(served_by("bench.peers.raw_echo", 8, 0.02)) for _ in range(3)]
+        played = stack.enter_context(crowd(",".join(places), ECHO, 3, 16)).play(0.2)
+    assert played.p50 >= 0.02
+    assert 3 <= played.steps <= 30
+    assert played.rate == pytest.approx(16 * played.steps / 0.2, rel=0.5)
 
 
 def test_a_ratio_is_the_median_over_rounds_of_the_same_round():

@@ -1,25 +1,31 @@
 """Many clients at once, in processes of their own: each a session with some lanes, each in a thread, stepping without
 pause while it is told to.
 
-As a program: `python -m bench.crowd ADDRESS WORLD CLIENTS LANES`; each line with seconds on its input is answered by
-how many steps its clients did meanwhile and in how many seconds.
+As a program: `python -m bench.crowd ADDRESSES WORLD CLIENTS LANES`; each line with seconds on its input is answered by
+how many steps its clients did meanwhile and in how many seconds. Of several addresses, with commas between, each client
+has the next. Without a world (ECHO) what is there is a bare echo, and a step is a message as long as one.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO
 
 import numpy as np
 
+from bench.peers.raw_echo import RawStream
 from bench.processes import with_our_folders
 from bench.timing import Round
 from simservice.client.session import RemoteSession
+
+ECHO = "-"
+STEP_BYTES, STEPPED_BYTES = 150, 470  # of a step of 16 lanes of four numbers, and of its reply
 
 
 class Crowd:
@@ -41,11 +47,11 @@ class Crowd:
 @contextlib.contextmanager
 def crowd(address: str, world: str, clients: int, lanes: int, processes: int = 2) -> Iterator[Crowd]:
     """So many clients of so many lanes each, spread over some processes."""
-    shares = [len(share) for share in np.array_split(np.arange(clients), processes)]
+    shares = [len(share) for share in np.array_split(np.arange(clients), min(clients, processes))]
     with contextlib.ExitStack() as stack:
         started = []
-        for share in shares:
-            words = [sys.executable, "-m", __name__, address, world, str(share), str(lanes)]
+        for share, places in zip(shares, _dealt(address.split(","), shares), strict=True):
+            words = [sys.executable, "-m", __name__, places, world, str(share), str(lanes)]
             process = subprocess.Popen(
                 words,
                 stdin=subprocess.PIPE,
@@ -63,6 +69,14 @@ def crowd(address: str, world: str, clients: int, lanes: int, processes: int = 2
         yield Crowd(started, lanes)
 
 
+def _dealt(addresses: Sequence[str], shares: Sequence[int]) -> list[str]:
+    """The addresses of each process's clients: all of them where there is one, else each once."""
+    if len(addresses) == 1:
+        return [addresses[0]] * len(shares)
+    ends = np.cumsum(shares)
+    return [",".join(addresses[end - share : end]) for share, end in zip(shares, ends, strict=True)]
+
+
 def _into(process: subprocess.Popen[str]) -> IO[str]:
     assert process.stdin is not None
     return process.stdin
@@ -76,37 +90,46 @@ def _line(process: subprocess.Popen[str]) -> str:
 class Player:
     """One client."""
 
-    def __init__(self, address: str, world: str, lanes: int) -> None:
-        self.session = RemoteSession(address, world, num_envs=lanes)
-        self.session.reset()
+    def __init__(self, step: Callable[[], object], close: Callable[[], None]) -> None:
+        self._step, self.close = step, close
         self.times: list[float] = []
-        self._action = {"action": np.ones(lanes, np.int64)}
 
     def run(self, until: float) -> None:
         """Steps until then."""
         self.times = []
         while (began := time.perf_counter()) < until:
-            self.session.step(self._action)
+            self._step()
             self.times.append(time.perf_counter() - began)
+
+
+def player(address: str, world: str, lanes: int) -> Player:
+    """A client of a world, or of an echo."""
+    if world == ECHO:
+        stream, request = RawStream(address), os.urandom(STEP_BYTES)
+        return Player(lambda: stream.ask(request), stream.close)
+    session = RemoteSession(address, world, num_envs=lanes)
+    session.reset()
+    action = {"action": np.ones(lanes, np.int64)}
+    return Player(lambda: session.step(action), session.close)
 
 
 def main() -> None:
     """Plays on command until its input ends."""
-    address, world, clients, lanes = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-    players = [Player(address, world, lanes) for _ in range(clients)]
+    addresses, world, clients, lanes = sys.argv[1].split(","), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    players = [player(addresses[number % len(addresses)], world, lanes) for number in range(clients)]
     print("ready", flush=True)
     for line in sys.stdin:
         began = time.perf_counter()
-        threads = [threading.Thread(target=player.run, args=(began + float(line),)) for player in players]
+        threads = [threading.Thread(target=each.run, args=(began + float(line),)) for each in players]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         spent = time.perf_counter() - began
-        times = np.concatenate([player.times for player in players])
+        times = np.concatenate([each.times for each in players])
         print(len(times), spent, *np.percentile(times, [50, 99]), flush=True)
-    for player in players:
-        player.session.close()
+    for each in players:
+        each.close()
 
 
 if __name__ == "__main__":

@@ -45,6 +45,11 @@ def at_least(row: str, words: str, ratio: Spread, bar: float, stretch: float | N
     return _line(row, words, ratio, "≥", bar, stretch, pace)
 
 
+def told(row: str, words: str, ratio: Spread) -> Line:
+    """No promise, but what a promise is to be read beside."""
+    return Line(row, words, "", "", _spread(ratio), "not judged", {"ratio": asdict(ratio)})
+
+
 def untested(row: str, words: str, bar: str, why: str) -> Line:
     """A promise whose peer is not there."""
     return Line(row, words, bar, "", why, "not to be had")
@@ -64,10 +69,14 @@ def _line(row: str, words: str, ratio: Spread, sign: str, bar: float, stretch: f
         words,
         f"{sign} {bar:g} ×",
         "" if stretch is None else f"{sign} {stretch:g} ×",
-        f"{_short(ratio.median)} × ({_short(ratio.low)} to {_short(ratio.high)})",
+        _spread(ratio),
         verdict,
         {"ratio": asdict(ratio), "bar": bar, "stretch": stretch},
     )
+
+
+def _spread(ratio: Spread) -> str:
+    return f"{_short(ratio.median)} × ({_short(ratio.low)} to {_short(ratio.high)})"
 
 
 def _short(number: float) -> str:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
-from bench.crowd import crowd
-from bench.lines import Found, Pace, at_least, table
+from bench import stand_ins
+from bench.crowd import ECHO, STEPPED_BYTES, crowd
+from bench.lines import Found, Pace, at_least, table, told
+from bench.peers.proxied_echo import behind_proxy
 from bench.player import players
+from bench.processes import served_by
 from bench.stage import Stage
 from bench.timing import Contestant, Spread, compete
 
@@ -50,19 +53,42 @@ def many_clients(stage: Stage, pace: Pace) -> Found:
 
 
 def replicas(stage: Stage, pace: Pace) -> Found:
-    """A world that sleeps 2 ms a tick, on one replica and on eight, with one client a replica."""
+    """A world that sleeps 2 ms a tick, on one replica and on eight, with one client a replica; and bare echoes.
+
+    The echoes tell what of it is the machine's: as many processes that read, sleep as long, and answer.
+    """
     row, count = "replicas", REPLICAS if stage.ray else 1
     one, all_of_them = "1 replica", f"{count} replicas"
+    echo, echoes = "1 bare echo that sleeps as long", f"{count} bare echoes"
     with ExitStack() as stack:
         lone = stack.enter_context(stage.serving("sleeper"))
         many = stack.enter_context(stage.serving("sleeper", replicas=count))
         runners: dict[str, Contestant] = {
             one: stack.enter_context(crowd(*lone, 1, LANES_A_REPLICA, processes=1)),
             all_of_them: stack.enter_context(crowd(*many, count, LANES_A_REPLICA)),
+            echo: stack.enter_context(crowd(_sleepers(stack, 1), ECHO, 1, LANES_A_REPLICA, processes=1)),
+            echoes: stack.enter_context(crowd(_sleepers(stack, count), ECHO, count, LANES_A_REPLICA)),
         }
         series = compete(runners, pace.rounds, 2 * pace.seconds)
-    ratio = series.ratio(all_of_them, one, "rate")
-    scaled = Spread(ratio.median / count, ratio.low / count, ratio.high / count)
     words = f"{all_of_them} over {count} × {one}, a world of 2 ms a tick"
-    line = at_least(row, words, scaled, 0.85, 0.95, pace)
-    return Found([line], [table(row, f"a world that sleeps 2 ms a tick, {LANES_A_REPLICA} lanes a client", series)])
+    scaled = _a_piece(series.ratio(all_of_them, one, "rate"), count)
+    lines = [
+        at_least(row, words, scaled, 0.85, 0.95, pace),
+        told(
+            row,
+            f"the same of {count} bare echoes over {count} × one",
+            _a_piece(series.ratio(echoes, echo, "rate"), count),
+        ),
+    ]
+    return Found(lines, [table(row, f"a world that sleeps 2 ms a tick, {LANES_A_REPLICA} lanes a client", series)])
+
+
+def _sleepers(stack: ExitStack, count: int) -> str:
+    """Addresses of so many servers that sleep as the world does, each behind an HAProxy."""
+    words = STEPPED_BYTES, stand_ins.SleeperConfig().tick_s
+    servers = [stack.enter_context(served_by("bench.peers.raw_echo", *words)) for _ in range(count)]
+    return ",".join(stack.enter_context(behind_proxy(address)) for address in servers)
+
+
+def _a_piece(ratio: Spread, count: int) -> Spread:
+    return Spread(ratio.median / count, ratio.low / count, ratio.high / count)

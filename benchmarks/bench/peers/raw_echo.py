@@ -1,6 +1,7 @@
 """The ceiling: a bare grpc.aio server that answers bytes of given sizes and does nothing, and a blocking client.
 
-As a program: `python -m bench.peers.raw_echo BYTES` serves and prints its address.
+As a program: `python -m bench.peers.raw_echo BYTES [SECONDS]` serves and prints its address; it sleeps so long before
+each answer.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import os
 import queue
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import grpc
@@ -82,4 +84,10 @@ def serve(answer: Callable[[bytes], bytes]) -> None:
 
 if __name__ == "__main__":
     REPLY = os.urandom(int(sys.argv[1]))
-    serve(lambda request: REPLY)
+    SECONDS = float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
+
+    def _late(request: bytes) -> bytes:
+        time.sleep(SECONDS)
+        return REPLY
+
+    serve(_late if SECONDS else lambda request: REPLY)
