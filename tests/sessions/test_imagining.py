@@ -375,8 +375,9 @@ def test_a_stream_that_stops_reading_parts_holds_only_its_own_session():
     run(scenario)
 
 
-def test_a_stream_that_stopped_reading_keeps_its_session_from_nobody():
+def test_a_stream_that_stopped_reading_keeps_its_session_from_nobody(monkeypatch):
     """A half-open connection, as far as sessions can tell."""
+    monkeypatch.setattr("simservice.engine.player.PART_BYTES", 2**14)  # so that the rollout has many parts
 
     async def scenario(replica):
         session = await replica.open()
