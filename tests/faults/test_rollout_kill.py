@@ -2,7 +2,6 @@
 
 import os
 import signal
-import threading
 
 import numpy as np
 import pytest
@@ -17,7 +16,10 @@ LANES, STEPS = 64, 400
 
 
 def sampled(ray_service, weights, strike):
-    """Three samples of a seeded runner, `strike` called with its replica before the second; and its session."""
+    """Three samples of a seeded runner, whose replica is struck as the second's first part arrives; and its reconnects.
+
+    A part is a sixth of a rollout: the replica has the others still to play, or to send.
+    """
     config = served_config(
         ray_service.address, "noisy", PPOSettings(num_envs=LANES, hidden=(16,)), seed=5, rollouts=True
     )
@@ -27,12 +29,24 @@ def sampled(ray_service, weights, strike):
     token, episodes = session.token, []
     for number in range(3):
         if number == 1:
-            strike(*busy_pids(ray_service))
+            session._hear = struck(session._hear, strike, *busy_pids(ray_service))
         episodes += runner.sample(num_timesteps=LANES * STEPS)
     assert runner.env.unwrapped.session.token == token
     reconnects = session.reconnects
     runner.stop()
     return episodes, reconnects
+
+
+def struck(hear, strike, pid):
+    """Hears as before, and strikes the process before it hears the first part."""
+    left = [pid]
+
+    def first(part):
+        if left:
+            strike(left.pop())
+        hear(part)
+
+    return first
 
 
 def test_a_rollout_is_played_to_its_end_by_another_replica(ray_service):
@@ -42,14 +56,7 @@ def test_a_rollout_is_played_to_its_end_by_another_replica(ray_service):
     weights = model.module.get_state()
     model.stop()
     expected, undisturbed = sampled(ray_service, weights, lambda pid: None)
-    killers = []
-
-    def strike(pid):
-        killers.append(threading.Timer(0.1, os.kill, (pid, signal.SIGKILL)))
-        killers[0].start()
-
-    found, reconnects = sampled(ray_service, weights, strike)
-    killers[0].join()
+    found, reconnects = sampled(ray_service, weights, lambda pid: os.kill(pid, signal.SIGKILL))
     assert undisturbed == 0 and reconnects > 0
     assert len(found) == len(expected)
     for mine, other in zip(found, expected, strict=True):
