@@ -11,7 +11,7 @@ import numpy as np
 from simservice.errors import InvalidInput
 from simservice.protocol.branches import LUCKS, as_integers
 from simservice.protocol.messages import decode_infos, decode_seeds, encode_infos
-from simservice.protocol.tensors import LITTLE, decode_leaves, decode_mask, encode_leaves
+from simservice.protocol.tensors import LITTLE, conform, decode_leaves, decode_mask, encode_leaves
 from simservice.protocol.v1 import service_pb2 as pb
 from simservice.types import Array, Imagine, Imagined, Info, Leaf, Leaves, PolicyUse
 
@@ -92,25 +92,18 @@ def _decode_policy(message: pb.PolicyUse) -> PolicyUse:
 
 # ---- the answer -------------------------------------------------------------------------------------------------
 
+MASKS = ("began", "stopped", "final", "distrusted", "world_error")
 
-def encode_imagined(part: Imagined, observation: tuple[Leaf, ...], action: tuple[Leaf, ...]) -> pb.Imagined:
-    """A part of a rollout."""
-    shape = part.reward.shape
-    message = pb.Imagined(
-        first=part.first,
-        steps=shape[0],
-        last=part.last,
-        rewards=_raw(part.reward, "<f8"),
-        terminated=_mask(part.terminated),
-        truncated=_mask(part.truncated),
-        began=_mask(part.began),
-        stopped=_mask(part.stopped),
-        final=_mask(part.final),
-        uncertainty=_raw(part.uncertainty, "<f4"),
-        distrusted=_mask(part.distrusted),
-        world_error=_mask(part.world_error),
-        log_probability=_raw(part.log_probability, "<f4"),
-    )
+
+def encode_imagined(part: Imagined, observation: tuple[Leaf, ...], action: tuple[Leaf, ...]) -> pb.PlayReply:
+    """The reply that carries a part of a rollout, filled in place: a message that is put into another is copied."""
+    reply = pb.PlayReply()
+    message, shape = reply.imagined, part.reward.shape
+    message.first, message.steps, message.last = part.first, shape[0], part.last
+    message.rewards = _raw(part.reward, "<f8")
+    message.uncertainty, message.log_probability = _raw(part.uncertainty, "<f4"), _raw(part.log_probability, "<f4")
+    for name in ("terminated", "truncated", *MASKS):
+        setattr(message, name, _mask(getattr(part, name)))
     for name, spec, leaves, lead in (
         ("start", observation, part.start, shape[1:]),
         ("observation", observation, part.observation, shape),
@@ -118,10 +111,12 @@ def encode_imagined(part: Imagined, observation: tuple[Leaf, ...], action: tuple
         ("final_observation", observation, part.final_observation, None),
     ):
         if leaves is not None:
-            getattr(message, name).CopyFrom(encode_leaves(spec, leaves, lead))
+            values = getattr(message, name)
+            values.SetInParent()
+            values.leaves.extend(conform(leaf, leaves[leaf.path], lead).tobytes() for leaf in spec)
     if part.outputs:
         message.outputs.extend(encode_infos({name: _flat(array) for name, array in part.outputs.items()}))
-    return message
+    return reply
 
 
 def decode_imagined(
@@ -161,9 +156,6 @@ def decode_imagined(
         last=message.last,
         **found,
     )
-
-
-MASKS = ("began", "stopped", "final", "distrusted", "world_error")
 
 
 def joined(parts: Sequence[Imagined]) -> Imagined:

@@ -114,8 +114,9 @@ class CommandCodec:
 
     def part(self, sequence: int, part: Imagined) -> bytes:
         """The reply that carries a part of a rollout, a PlayReply."""
-        imagined = encode_imagined(part, self._observation, self._action)
-        return pb.PlayReply(sequence=sequence, imagined=imagined).SerializeToString()
+        reply = encode_imagined(part, self._observation, self._action)
+        reply.sequence = sequence
+        return reply.SerializeToString()
 
     def _rarer_reply(self, sequence: int, result: Result, lanes: int) -> pb.PlayReply:
         if isinstance(result, ResetResult):
