@@ -98,6 +98,10 @@ class Imagining:
                     await ended(work)
                     work.result()
                 yield part
+        except SimserviceError as error:
+            if session.end is not None:  # lanes that are given back end a rollout, too, and do not know why they are
+                raise session.end() from error
+            raise
         finally:
             rollout.stop()
 

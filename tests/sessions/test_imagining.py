@@ -363,6 +363,26 @@ def test_a_fenced_owner_never_gives_the_last_part():
     run(scenario, store)
 
 
+def test_what_if_asked_by_a_fenced_owner_is_answered_by_why():
+    async def scenario(replica):
+        session = await replica.open()
+        other = Replica(store)
+        await other.service.resume(session.token)
+        policy = replica.shelf.policies["0" * 64]
+        policy.hold = threading.Event()
+        asking = asyncio.ensure_future(
+            replica.roll(session, 0, Imagine(steps=STEPS, policy=PolicyUse(content_hash="0" * 64)))
+        )
+        await asyncio.sleep(0.05)  # the store has told whose the session is
+        policy.hold.set()
+        with pytest.raises(SessionFenced):
+            await asking
+        await other.vanish()
+
+    store = MemoryStore()
+    run(scenario, store)
+
+
 def test_a_stream_that_stops_reading_parts_holds_only_its_own_session():
     async def scenario(replica):
         session, other = await replica.open(), await replica.open()
