@@ -56,6 +56,6 @@ RECIPES = (
         env_id="simservice/FlipBall-v0",
         real_steps=3_000,
         family="diffusion",
-        overrides={"steps": 5},
+        overrides={"steps": 5, "updates": 3000},
     ),
 )
