@@ -51,7 +51,7 @@ def leaves_of(space: gym.Space[Any], root: str) -> tuple[Leaf, ...]:
     Box, Discrete, MultiDiscrete and MultiBinary are one leaf each; Dict (in its key order) and Tuple are walked.
     Raises UnsupportedSpace for Text, Sequence, Graph and OneOf, whose values have no fixed shape.
     """
-    if type(space) in SIMPLE or isinstance(space, tuple(SIMPLE)):
+    if isinstance(space, tuple(SIMPLE)):
         assert space.dtype is not None and space.shape is not None
         return (Leaf(root, tuple(space.shape), np.dtype(space.dtype), space),)
     if isinstance(space, spaces.Dict):

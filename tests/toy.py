@@ -119,3 +119,14 @@ class Toy(World):
 
     def prepare(self, episodes: Sequence[Episode]) -> None:
         """Nothing is learned."""
+
+
+class Failing(Toy):
+    """Raises once it is told to, as a world with a fault does."""
+
+    failing = False
+
+    def step(self, state: Tensors, action: Tensors, draws: Tensors) -> tuple[Tensors, StepOut]:
+        if self.failing:
+            raise ZeroDivisionError("the world fails")
+        return super().step(state, action, draws)

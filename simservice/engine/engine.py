@@ -89,7 +89,7 @@ class Engine:
         self._control = Control(capacity + 1)
         self._stats = EngineStats(capacity=capacity)
         self._buckets = tuple(buckets)
-        self.sizes: tuple[int, ...] = ()  # padded batches: those of the buckets whose rows round alike on this device
+        self.sizes: tuple[int, ...] = ()  # padded batches: of those tried, the ones that round alike on this device
         self._action_leaves = leaves_of(self.spec.action_space, "action")
         self._waiting = np.zeros(capacity, dtype=np.int32)  # requests handed in and not answered, by lane
         self._unanswered = 0

@@ -45,10 +45,13 @@ class TypicalFrames(nn.Module):
         self.register_buffer("rest", torch.ones(()))
         self.register_buffer("usual", torch.full((), torch.inf))
 
-    def fit(self, frames: Iterable[Tensor]) -> None:
-        """Takes mean and axes from frames of the data, in batches."""
-        blocks = torch.cat([self._blocks(batch) for batch in frames])
-        blocks = blocks[:: max(1, len(blocks) // _FITTED_FRAMES)].double()
+    def fit(self, frames: Iterable[Tensor], count: int) -> None:
+        """Takes mean and axes from `count` frames of the data, in batches, of which evenly spread ones are kept."""
+        stride, seen, kept_blocks = max(1, count // _FITTED_FRAMES), 0, []
+        for batch in frames:
+            kept_blocks.append(self._blocks(batch[-seen % stride :: stride]))
+            seen += len(batch)
+        blocks = torch.cat(kept_blocks).double()
         mean = blocks.mean(0)
         variance, axes = torch.linalg.eigh((blocks - mean).T @ (blocks - mean) / len(blocks))
         variance, axes = variance.flip(0).clamp(min=_LEAST_SPREAD**2), axes.flip(1)

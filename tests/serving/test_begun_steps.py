@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 import pytest
-from toy import Toy, toy_spec
+from toy import Failing, toy_spec
 
 from simservice.errors import InternalError
 from simservice.protocol.step_actions import StepRequests
@@ -18,17 +18,6 @@ from simservice.sessions.quotas import ANYONE
 from simservice.types import Provenance
 
 LANES = 3
-
-
-class Failing(Toy):
-    """Fails when it is told to."""
-
-    fails = False
-
-    def step(self, state, action, draws):
-        if self.fails:
-            raise ZeroDivisionError("the world fails")
-        return super().step(state, action, draws)
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +75,11 @@ def test_a_step_is_answered_as_any_other(url):
 def test_a_step_that_the_world_fails_at_is_taken_back_from_the_journal(url):
     async def scenario(stream, replica, store):
         token = stream._session.token
-        replica.engine.world.fails = True
+        replica.engine.world.failing = True
         begun = await outside_a_task(stream.begin, step(2))
         with pytest.raises(InternalError, match="ZeroDivisionError"):
             await begun.rest()
-        replica.engine.world.fails = False
+        replica.engine.world.failing = False
         assert (await store.claim(token)).last_sequence == 1
 
     played(url, scenario)
@@ -101,7 +90,7 @@ def test_a_step_whose_caller_goes_while_it_is_taken_back_ends_the_hold(url):
 
     async def scenario(stream, replica, store):
         session = stream._session
-        replica.engine.world.fails = True
+        replica.engine.world.failing = True
         begun = await outside_a_task(stream.begin, step(2))
         while begun._rest is None:  # until it is to be taken back, in a task that has not run
             await asyncio.sleep(0)
@@ -111,7 +100,7 @@ def test_a_step_whose_caller_goes_while_it_is_taken_back_ends_the_hold(url):
         assert session.end is not None
         assert not session.turn.locked()
         assert not replica.hosted.service.deadlines._watched
-        replica.engine.world.fails = False
+        replica.engine.world.failing = False
         resumed = await replica.hosted.service.resume(session.token)
         assert resumed.last_sequence == 1
 

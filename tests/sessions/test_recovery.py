@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from counter_lanes import CounterLanes, decode, encode, same
-from toy import Toy, ToyConfig, toy_spec
+from toy import Failing, ToyConfig, toy_spec
 
 from simservice.engine.engine import Engine
 from simservice.errors import CapacityExhausted, InternalError
@@ -85,17 +85,6 @@ def test_what_cannot_be_brought_back_leaves_no_lane_taken(recovery, error, messa
         assert engine.lanes_in_use == 0
 
     asyncio.run(live())
-
-
-class Failing(Toy):
-    """Raises once it is told to."""
-
-    failing = False
-
-    def step(self, state, action, draws):
-        if self.failing:
-            raise ZeroDivisionError("the world fails")
-        return super().step(state, action, draws)
 
 
 def test_what_comes_behind_a_failure_is_nobodys_failure(caplog):

@@ -15,7 +15,7 @@ def frames_of(env_id):
 
 def learned(frames, held_out):
     typical = TypicalFrames(*frames.shape[1:])
-    typical.fit(torch.split(frames, 50))
+    typical.fit(torch.split(frames, 50), len(frames))
     typical.allow(torch.split(held_out, 50))
     return typical
 
@@ -35,7 +35,7 @@ def test_until_it_is_told_what_is_usual_nothing_is_strange():
     frames = frames_of(CATCH)
     typical = TypicalFrames(*frames.shape[1:])
     assert not typical(frames).any()
-    typical.fit([frames])
+    typical.fit([frames], len(frames))
     assert not typical(-frames).any()
 
 
@@ -58,5 +58,16 @@ def test_one_step_beyond_along_an_axis_counts_by_the_data_s_spread_along_it():
 def test_large_frames_of_many_channels_are_seen_in_few_blocks():
     typical = TypicalFrames(12, 210, 160)
     assert len(typical.mean) <= 768
-    typical.fit([torch.rand(20, 12, 210, 160)])
+    typical.fit([torch.rand(20, 12, 210, 160)], 20)
     assert typical(torch.rand(3, 12, 210, 160)).shape == (3,)
+
+
+def test_of_much_data_evenly_spread_frames_are_taken_wherever_batches_end(monkeypatch):
+    monkeypatch.setattr("simservice.worlds.typical_frames._FITTED_FRAMES", 10)
+    frames = torch.rand(70, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    one, other, few = (TypicalFrames(1, 4, 4) for _ in range(3))
+    one.fit([frames], 70)
+    other.fit(torch.split(frames, 9), 70)
+    few.fit([frames[::7]], 10)
+    for name, value in few.named_buffers():
+        assert torch.equal(one.get_buffer(name), value) and torch.equal(other.get_buffer(name), value)

@@ -235,7 +235,8 @@ class Diffusion(World):
         """Starts, palette, scales of pixels, actions and rewards; how much rarer terminals are than other steps."""
         self.start_frames.fit(episodes)
         self.palette.fit(self._frames(episode.observation) for episode in episodes)
-        self.typical.fit(centred(self._frames(episode.observation)) for episode in episodes)
+        count = sum(len(episode) + 1 for episode in episodes)
+        self.typical.fit((centred(self._frames(episode.observation)) for episode in episodes), count)
         frames = [self._frames(episode.observation)[:: max(1, len(episode) // 32)] for episode in episodes]
         pooled = F.adaptive_avg_pool2d(centred(torch.cat(frames)), _POOLED_SIDE)
         spread = pooled.var(0, unbiased=False).mean().sqrt()
