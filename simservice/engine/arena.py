@@ -49,6 +49,7 @@ class Arena:
         # On the CPU numpy moves rows: its calls cost a tenth of torch's, more than the rows themselves.
         self._views = _views(self.rows)
         self.lane_bytes = sum(row[0].numel() * row.element_size() for row in self.rows.values())
+        self._lent: tuple[Span, Tensors] = slice(0, 0), {}  # neighbours: a rollout asks for the same ones at every step
         self._used = np.zeros(capacity, dtype=np.bool_)
         self._in_use = 0
 
@@ -100,7 +101,9 @@ class Arena:
     def lend(self, where: Span) -> Tensors:
         """Rows to be read before any is written: neighbours on the host as they lie, all others copied."""
         if self._views is not None and isinstance(where, slice):
-            return {name: torch.from_numpy(view[where]) for name, view in self._views.items()}
+            if where is not self._lent[0]:
+                self._lent = where, {name: torch.from_numpy(view[where]) for name, view in self._views.items()}
+            return self._lent[1].copy()
         return self.gather(where)
 
     def scatter(self, where: Span, rows: Tensors, count: int) -> None:

@@ -43,7 +43,7 @@ class LuckAhead:
         self._stream = stream
         turns = math.ceil(steps / max(1, NUMBERS // max(1, _numbers(control, draws))))
         self._steps = math.ceil(steps / max(1, turns))  # drawn at once, the last time as many as before
-        self._base: Array | None = None  # (lanes,) the counters that the first step is for
+        self._base = control.counter - self._steps  # (lanes,) the counters of the table's first step; there is none yet
         self._table: dict[str, Array] = {}  # (steps, lanes, ...)
 
     def take(self, where: Span) -> dict[str, Array]:
@@ -56,22 +56,28 @@ class LuckAhead:
         ahead = self._ahead(where)
         first = int(ahead[0])
         if all_true(ahead == first):
+            if first >= self._steps:
+                first = self._draw()
             return {name: rows[first][where] for name, rows in self._table.items()}
+        if int(ahead.max()) >= self._steps:
+            self._draw()
+            ahead = self._ahead(where)
         lanes = np.arange(where.start, where.stop) if isinstance(where, slice) else where
         return {name: rows[ahead, lanes] for name, rows in self._table.items()}
 
     def _ahead(self, where: Span) -> Array:
-        """How many steps each of the lanes is beyond the table's first."""
-        if self._base is not None:
-            ahead: Array = self._control.counter[where] - self._base[where]
-            if int(ahead.max()) < self._steps:
-                return ahead
+        """(n,) how many steps each of the lanes is beyond the table's first."""
+        ahead: Array = self._control.counter[where] - self._base[where]
+        return ahead
+
+    def _draw(self) -> int:
+        """A table that begins at the counters as they are now; returns the place of the present step in it."""
         self._base = self._control.counter.copy()
         counters = self._base + np.arange(self._steps)[:, None]
         seeds = np.tile(self._control.seed, self._steps)
         drawn = lane_draws(self._draws, torch.from_numpy(seeds), torch.from_numpy(counters.reshape(-1)), self._stream)
         self._table = {name: rows.numpy().reshape(*counters.shape, *rows.shape[1:]) for name, rows in drawn.items()}
-        return np.zeros_like(self._base[where])
+        return 0
 
 
 def _numbers(control: Control, draws: Mapping[str, Draw]) -> int:

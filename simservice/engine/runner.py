@@ -72,6 +72,7 @@ class Runner:
         self.action_leaves = leaves_of(world.spec.action_space, "action")
         self._uncertain = "uncertainty" in world.spec.capabilities
         self._known = known_uncertainty
+        self._wanted = dict(world.draws)  # a world may make it anew whenever it is asked
 
     def prepare_graphs(self) -> bool:
         """A graph for every size. One of all lanes' size takes the rows as they lie: nothing is gathered then.
@@ -229,7 +230,7 @@ class Runner:
         return pieces
 
     def _draws(self, padded: Span, call: Call) -> Tensors:
-        wanted = self.world.draws[call]
+        wanted = self._wanted[call]
         if not wanted:
             return {}
         if (ahead := self.ahead.get(call)) is not None:

@@ -82,6 +82,16 @@ def test_neighbours_are_lent_as_they_lie_and_others_as_copies(arena):
     assert arena.lend(slice(1, 3))["x"].data_ptr() != lent.data_ptr()
 
 
+def test_neighbours_that_are_lent_again_are_seen_as_they_are_by_then(arena):
+    where = slice(1, 3)
+    first = arena.lend(where)
+    first.pop("x")  # the borrower's own dict
+    arena.scatter(where, {"x": torch.ones(2, 4, dtype=torch.float64)}, 2)
+    assert arena.lend(where)["x"].sum(1).tolist() == [4, 4]
+    assert arena.lend(slice(0, 2))["x"].sum(1).tolist() == [0, 4]
+    assert arena.lend(where)["x"].sum(1).tolist() == [4, 4]
+
+
 def test_rows_of_a_type_that_numpy_has_not_are_moved_by_torch():
     class Half(Toy):
         @property

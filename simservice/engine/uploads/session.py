@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Any
 
@@ -39,6 +39,7 @@ class OnnxPolicy:
         self._rows = graph.rows_per_call
         self._call_s = limits.call_s
         self._names = [spec.name for spec in graph.outputs]
+        self._feeds = [spec.name for spec in graph.inputs]
         self._session = OnnxSession(graph.skeleton + weights, self._names, device)
         self._watchdog = watchdog
         watchdog.watch(self)
@@ -50,13 +51,13 @@ class OnnxPolicy:
 
     def __call__(self, observation: Leaves) -> dict[str, Array]:
         """Outputs by name, (lanes, ...) each; see RolloutPolicy."""
-        feeds = {spec.name: observation[spec.name] for spec in self.inputs}
-        lanes = len(feeds[self.inputs[0].name])
+        feeds = {name: observation[name] for name in self._feeds}
+        lanes = len(feeds[self._feeds[0]])
         rows = self._rows
         if lanes <= rows:
-            return dict(zip(self._names, self._watched(feeds), strict=True))
+            return dict(zip(self._names, self._guarded(self._session.run, feeds), strict=True))
         parts = [
-            self._watched({name: array[start : start + rows] for name, array in feeds.items()})
+            self._guarded(self._session.run, {name: array[start : start + rows] for name, array in feeds.items()})
             for start in range(0, lanes, rows)
         ]
         return {name: np.concatenate(found) for name, found in zip(self._names, zip(*parts, strict=True), strict=True)}
@@ -64,9 +65,7 @@ class OnnxPolicy:
     def run_on_device(self, observation: Mapping[str, Any], lanes: int) -> dict[str, Any]:
         """The same where the session runs on CUDA: OrtValues in and out, at most `rows_per_call` lanes, no copies."""
         shapes = [(lanes, *spec.shape) for spec in self.outputs]
-        found = self._guarded(
-            lambda: self._session.run_bound(observation, shapes, [spec.dtype for spec in self.outputs])
-        )
+        found = self._guarded(self._session.run_bound, observation, shapes, [spec.dtype for spec in self.outputs])
         return dict(zip(self._names, found, strict=True))
 
     def terminate(self) -> None:
@@ -74,22 +73,18 @@ class OnnxPolicy:
         self._late = True
         self._session.terminate()
 
-    def _watched(self, feeds: Leaves) -> list[Array]:
-        return self._guarded(lambda: self._session.run(feeds))
-
-    def _guarded(self, call: Any) -> list[Any]:
+    def _guarded(self, call: Callable[..., list[Any]], *arguments: Any) -> list[Any]:
         if self.problem:
             raise PolicyQuarantined(self.content_hash, self.problem)
         thread, deadline = threading.get_ident(), monotonic() + self._call_s
         self.deadlines[thread] = deadline
         self._watchdog.begun(deadline)
         try:
-            found: list[Any] = call()
+            return call(*arguments)
         except InvalidPolicy as error:
             raise self._given_up(error) from error
         finally:
             del self.deadlines[thread]
-        return found
 
     def _given_up(self, error: InvalidPolicy) -> SimserviceError:
         if self._late:
