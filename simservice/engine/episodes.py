@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from time import perf_counter_ns
 
@@ -23,6 +24,19 @@ from simservice.engine.requests import Request
 from simservice.engine.runner import Runner, Stepped, unusable
 from simservice.errors import InternalError, NeedsReset
 from simservice.types import Array, Info, Infos, Leaves, ResetResult, Spent, StepResult
+
+
+@dataclass(slots=True)
+class Taken:
+    """A step of n lanes, and what came of their episodes."""
+
+    done: Stepped
+    truncated: Array  # (n,) bool
+    ended: bool  # whether any lane's episode is over by it
+    fresh: Array | None = None  # (n,) bool: lanes that began an episode; None: none of them
+    again: Array | None = None  # (n,) bool: of these, those whose last one ended in this very step; None: none of them
+    final: Leaves | None = None  # (n, ...) what was seen last of the episodes of `again`
+    unborn: Array | None = None  # (n,) bool: of `fresh`, those that could not begin
 
 
 class Episodes:
@@ -41,9 +55,15 @@ class Episodes:
         if allowed:
             self._step(allowed)
 
-    def play(self, request: Request) -> None:
-        """A step of a rollout: as any other, but that a lane which has ended under DISABLED rests."""
-        self._step([request])
+    def play(self, lanes: Array, where: Span, action: Leaves, resting: Array | None) -> Taken:
+        """A step of a rollout: as any other, but that a lane which has ended under DISABLED rests.
+
+        `resting`: the lanes whose episode is over; None: all lanes are in the middle of theirs.
+        """
+        taken = self._take(lanes, where, action, resting)
+        if taken.unborn is not None and taken.unborn.any():
+            raise self._no_start()
+        return taken
 
     def _refused(self, request: Request) -> bool:
         blocked = self.control.blocked(request.where)
@@ -57,9 +77,12 @@ class Episodes:
         lanes = _joined([request.lanes for request in requests])
         where = requests[0].where if len(requests) == 1 else lanes
         action = _joined_leaves([request.step.action for request in requests])
-        resting = None  # or a mask: lanes that ended, under NEXT_STEP; in rollouts also under DISABLED
+        resting = None  # or a mask: lanes that ended, under NEXT_STEP
         if not all([request.allowed for request in requests]) and any_true(ended := self.control.ended[where]):
             resting = ended.copy()  # a slice is a view, and the column is written below
+        self._answer(requests, self._take(lanes, where, action, resting))
+
+    def _take(self, lanes: Array, where: Span, action: Leaves, resting: Array | None) -> Taken:
         began = perf_counter_ns()
         done = self.runner.step(lanes, where, action) if resting is None else self._step_some(lanes, action, ~resting)
         self._called_ns = (began, perf_counter_ns())
@@ -68,17 +91,17 @@ class Episodes:
         if self.control.trust.active:
             truncated |= self.control.trust.judge(where, done, self.control.elapsed[where], resting)
         over = done.terminated | truncated
-        fresh, again, final, unborn = self._renewed(where, resting), None, None, None
-        if any_true(over):
+        taken = Taken(done, truncated, any_true(over), self._renewed(where, resting))
+        if taken.ended:
             self._count_ends(done.terminated, truncated)
             again = over & (self.control.mode[where] == SAME_STEP)
             self.control.ended[where] |= over & ~again
             if again.any():
-                fresh = again if fresh is None else fresh | again
-                final = {path: array.copy() for path, array in done.observation.items()}
-        if fresh is not None:
-            unborn = self._begin(lanes, fresh, done.observation)
-        self._answer(requests, done, truncated, fresh, again, final, unborn)
+                taken.fresh = again if taken.fresh is None else taken.fresh | again
+                taken.again, taken.final = again, {path: array.copy() for path, array in done.observation.items()}
+        if taken.fresh is not None:
+            taken.unborn = self._begin(lanes, taken.fresh, done.observation)
+        return taken
 
     def _renewed(self, where: Span, resting: Array | None) -> Array | None:
         """Which of the resting lanes begin an episode; None: no lane rests, or none of them begins one."""
@@ -138,16 +161,8 @@ class Episodes:
         unborn[fresh] = started.broken
         return unborn
 
-    def _answer(
-        self,
-        requests: Sequence[Request],
-        done: Stepped,
-        truncated: Array,
-        fresh: Array | None,
-        again: Array | None,
-        final: Leaves | None,
-        unborn: Array | None,
-    ) -> None:
+    def _answer(self, requests: Sequence[Request], taken: Taken) -> None:
+        done, truncated, fresh, again = taken.done, taken.truncated, taken.fresh, taken.again
         if len(requests) == 1 and fresh is None:  # the usual case; its arrays are nobody else's
             infos = self._infos(None, done.uncertainty, done.broken, done.distrusted)
             requests[0].result = StepResult(
@@ -158,10 +173,10 @@ class Episodes:
         for request in requests:
             part = slice(begin, begin + len(request.lanes))
             begin = part.stop
-            if unborn is not None and unborn[part].any():
+            if taken.unborn is not None and taken.unborn[part].any():
                 request.error = self._no_start()
                 continue
-            ended = final is not None and again is not None and bool(again[part].any())
+            ended = again is not None and bool(again[part].any())
             request.result = StepResult(
                 observation={path: array[part] for path, array in done.observation.items()},
                 reward=done.reward[part],
@@ -173,7 +188,7 @@ class Episodes:
                     None if done.broken is None else done.broken[part],
                     None if done.distrusted is None else done.distrusted[part],
                 ),
-                final_observation=_where(final, part, again) if ended else None,
+                final_observation=_where(taken.final, part, again) if ended else None,
                 final=again[part].copy() if ended and again is not None else None,
                 spent=self._spent(request),
             )

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from simservice.types import Array, Imagine, Imagined, Leaves, StepResult
+from simservice.engine.episodes import Taken
+from simservice.types import Array, Imagine, Imagined, Leaves
 
-OBSERVATION, ACTION, OUTPUT = "observation:", "action:", "output:"
 RAW = "raw_action"
-MASKS = ("distrusted", "world_error")
 
 
 class Pages:
@@ -22,7 +21,14 @@ class Pages:
         self._fitted = fitted  # a policy's actions are not what the world takes
         self._first = 0
         self._start: Leaves | None = None
-        self._arrays: dict[str, Array] = {}
+        self._turn()
+
+    def _turn(self) -> None:
+        """To a page on which nothing is written."""
+        self._arrays: dict[str, Array] = {}  # (room, lanes), by the names of Imagined
+        self._observation: Leaves = {}  # (room, lanes, ...)
+        self._action: Leaves = {}
+        self._outputs: Leaves = {}
         self._finals: list[Leaves] = []
         self._filled = 0
 
@@ -41,73 +47,74 @@ class Pages:
 
     def act(self, action: Leaves, raw: Array, log_probability: Array, outputs: Leaves) -> None:
         """What a policy says before a step: the actions as the world gets them and as it gave them, and the rest."""
-        self._put("log_probability", log_probability)
+        self._put(self._arrays, "log_probability", log_probability)
         if self._command.action:
             for path, array in action.items():
-                self._put(ACTION + path, array)
+                self._put(self._action, path, array)
             if self._fitted:
-                self._put(OUTPUT + RAW, raw)
+                self._put(self._outputs, RAW, raw)
         if self._command.outputs:
             for name, array in outputs.items():
-                self._put(OUTPUT + name, array)
+                self._put(self._outputs, name, array)
 
-    def add(self, result: StepResult, resting: Array | None, stops: bool) -> None:
+    def add(self, taken: Taken, resting: Array | None, stops: bool) -> None:
         """One step of all lanes; `resting`: whose episode was over before it, and with `stops` stays so."""
-        self._put("reward", result.reward)
-        self._put("terminated", result.terminated)
-        self._put("truncated", result.truncated)
+        done, arrays = taken.done, self._arrays
+        self._put(arrays, "reward", done.reward)
+        self._put(arrays, "terminated", done.terminated)
+        self._put(arrays, "truncated", taken.truncated)
         if resting is not None:
-            self._put("stopped" if stops else "began", resting)
+            self._put(arrays, "stopped" if stops else "began", resting)
         if self._command.observation:
-            for path, array in result.observation.items():
-                self._put(OBSERVATION + path, array)
-            if result.final is not None and result.final_observation is not None:
-                self._put("final", result.final)
-                self._finals.append({path: array[result.final] for path, array in result.final_observation.items()})
-        elif result.final is not None:
-            self._put("final", result.final)
-        if self._uncertain and (info := result.infos.get("uncertainty")) is not None:
-            self._put("uncertainty", info.value, np.nan)
-        for name in MASKS:
-            if (info := result.infos.get(name)) is not None:
-                self._put(name, info.present)
+            for path, array in done.observation.items():
+                self._put(self._observation, path, array)
+        if taken.again is not None:
+            self._put(arrays, "final", taken.again)
+            if self._command.observation and taken.final is not None:
+                self._finals.append({path: array[taken.again] for path, array in taken.final.items()})
+        if self._uncertain and done.uncertainty is not None:
+            self._put(arrays, "uncertainty", done.uncertainty, np.nan)
+        if done.distrusted is not None:
+            self._put(arrays, "distrusted", done.distrusted)
+        if done.broken is not None:
+            self._put(arrays, "world_error", done.broken)
         self._filled += 1
 
     def take(self, last: bool) -> Imagined:
         """The part, with what has been written of it; the next one begins."""
-        filled, arrays = self._filled, self._arrays
-        if filled < self._room:
-            arrays = {name: array[:filled] for name, array in arrays.items()}
+        arrays = self._written(self._arrays)
+        if "uncertainty" in arrays and np.isnan(arrays["uncertainty"]).all():
+            del arrays["uncertainty"]
         finals = None
         if self._finals:
             finals = {path: np.concatenate([part[path] for part in self._finals]) for path in self._finals[0]}
         part = Imagined(
             first=self._first,
-            reward=arrays["reward"],
-            terminated=arrays["terminated"],
-            truncated=arrays["truncated"],
             start=self._start,
-            observation=_below(arrays, OBSERVATION) if self._command.observation else None,
-            action=_below(arrays, ACTION) or None,
+            observation=self._written(self._observation) if self._command.observation else None,
+            action=self._written(self._action) or None,
             final_observation=finals,
-            outputs=_below(arrays, OUTPUT) or None,
+            outputs=self._written(self._outputs) or None,
             last=last,
-            **{name: arrays.get(name) for name in ("began", "stopped", "final", "uncertainty", "log_probability")},
-            **{name: arrays.get(name) for name in MASKS},
+            **arrays,
         )
-        self._first += filled
-        self._start, self._arrays, self._finals, self._filled = None, {}, [], 0
+        self._first += self._filled
+        self._start = None
+        self._turn()
         return part
 
-    def _put(self, name: str, value: Array, nothing: float = 0.0) -> None:
+    def _written(self, arrays: dict[str, Array]) -> dict[str, Array]:
+        """The rows of the steps that there are."""
+        if self._filled == self._room:
+            return arrays
+        return {name: array[: self._filled] for name, array in arrays.items()}
+
+    def _put(self, arrays: dict[str, Array], name: str, value: Array, nothing: float = 0.0) -> None:
         """Writes into the present step; steps without a value hold `nothing`."""
-        array = self._arrays.get(name)
-        if array is None:
+        try:
+            arrays[name][self._filled] = value
+        except KeyError:
             shape = (self._room, *value.shape)
             array = np.zeros(shape, value.dtype) if nothing == 0.0 else np.full(shape, nothing, value.dtype)
-            self._arrays[name] = array
-        array[self._filled] = value
-
-
-def _below(arrays: dict[str, Array], prefix: str) -> Leaves:
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+            arrays[name] = array
+            array[self._filled] = value

@@ -17,12 +17,11 @@ from simservice.engine.control import DISABLED
 from simservice.engine.episodes import Episodes
 from simservice.engine.luck import luck_ahead
 from simservice.engine.pages import Pages
-from simservice.engine.requests import Borrowed, Request
+from simservice.engine.requests import Borrowed
 from simservice.engine.rollouts import Rollout
 from simservice.engine.snapshot import CACHE, pack, unpack
 from simservice.engine.stages import Stages
 from simservice.engine.turns import Turns
-from simservice.sessions.lanes import Step
 from simservice.types import Array, Imagine
 from simservice.worlds.world import World
 
@@ -101,6 +100,7 @@ class _Player:
     def play(self) -> None:
         """All steps."""
         rollout, command, turns = self.rollout, self.given.command, self.given.turns
+        control, pages, actor = self.control, self.pages, self.given.actor
         lanes, where = np.arange(self.count), slice(0, self.count)
         turns.begin("rollout")
         try:
@@ -109,26 +109,25 @@ class _Player:
             observation = self.episodes.look(lanes) if self.runner.emits else {}
         finally:
             turns.end()
-        self.pages.begin(observation)
+        pages.begin(observation)
         handed = time.monotonic()
+        awake = False  # all lanes are in the middle of an episode; looked up again where that may have changed
         for number in range(command.steps):
             rollout.check()
-            action = self.given.actor.act(number, observation, self.control, self.pages)
-            allowed = self.control.steppable(where)
-            resting = None if allowed else self.control.ended[where].copy()
-            request = Request("step", lanes, where, Step(action), None, allowed)
+            action = actor.act(number, observation, control, pages)
+            if not awake:
+                awake = control.steppable(where)
+            resting = None if awake else control.ended[where].copy()
             turns.begin("rollout")
             try:
-                self.episodes.play(request)
+                taken = self.episodes.play(lanes, where, action, resting)
             finally:
                 turns.end()
-            if request.error is not None:
-                raise request.error
-            result = request.result
-            self.pages.add(result, resting, self.stops)
-            observation = result.observation
-            if number + 1 < command.steps and (self.pages.full or time.monotonic() - handed > PART_S):
-                rollout.give(self.pages.take(last=False))
+            awake = awake and not taken.ended
+            pages.add(taken, resting, self.stops)
+            observation = taken.done.observation
+            if number + 1 < command.steps and (pages.full or time.monotonic() - handed > PART_S):
+                rollout.give(pages.take(last=False))
                 handed = time.monotonic()
         if command.advance:
             turns.begin("rollout")
@@ -136,4 +135,4 @@ class _Player:
                 rollout.after = self.stage.played(self.count)
             finally:
                 turns.end()
-        rollout.give(self.pages.take(last=True))
+        rollout.give(pages.take(last=True))

@@ -170,6 +170,35 @@ def test_a_broken_world_breaks_a_rollout_as_it_breaks_steps():
     run(scenario, world=Toy(SPEC, ToyConfig(broken_above=1.0)))
 
 
+class Unsure(Toy):
+    """Knows how sure it is of some steps of some lanes, or of none."""
+
+    known_above = 0.5
+
+    def step(self, state, action, draws):
+        after, out = super().step(state, action, draws)
+        sure = after["x"].sum(-1)
+        return after, out._replace(uncertainty=torch.where(sure > self.known_above, sure, torch.nan).float())
+
+
+@pytest.mark.parametrize("known_above", [0.5, np.inf], ids=["of some steps", "of none"])
+def test_uncertainty_is_that_of_steps_and_none_where_nobody_knows_any(monkeypatch, known_above):
+    monkeypatch.setattr(Unsure, "known_above", known_above)
+
+    async def scenario(engine):
+        mine, twins = await begun(engine), await begun(engine)
+        imagined, _ = await played(engine, mine, Imagine(steps=STEPS, actions=script()))
+        steps = await stepped(engine, twins, script())
+        if known_above == np.inf:
+            assert imagined.uncertainty is None
+            assert not any("uncertainty" in step.infos for step in steps)
+        else:
+            assert_same(imagined, steps)
+            assert 0 < np.isnan(imagined.uncertainty).sum() < imagined.uncertainty.size
+
+    run(scenario, world=Unsure(SPEC, NOISY))
+
+
 # ---- luck ----------------------------------------------------------------------------------------------------------
 
 
