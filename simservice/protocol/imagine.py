@@ -10,10 +10,10 @@ import numpy as np
 
 from simservice.errors import InvalidInput
 from simservice.protocol.branches import LUCKS, as_integers
-from simservice.protocol.messages import decode_infos, decode_seeds, encode_infos
-from simservice.protocol.tensors import LITTLE, conform, decode_leaves, decode_mask, encode_leaves
+from simservice.protocol.messages import decode_infos, decode_seeds
+from simservice.protocol.tensors import LITTLE, decode_leaves, decode_mask, encode_leaves
 from simservice.protocol.v1 import service_pb2 as pb
-from simservice.types import Array, Imagine, Imagined, Info, Leaf, Leaves, PolicyUse
+from simservice.types import Array, Imagine, Imagined, Leaf, Leaves, PolicyUse
 
 HASH_CHARACTERS = 64
 MOST_LANES = 2**24  # that a message may speak of; the server knows its own limit
@@ -95,34 +95,10 @@ def _decode_policy(message: pb.PolicyUse) -> PolicyUse:
 MASKS = ("began", "stopped", "final", "distrusted", "world_error")
 
 
-def encode_imagined(part: Imagined, observation: tuple[Leaf, ...], action: tuple[Leaf, ...]) -> pb.PlayReply:
-    """The reply that carries a part of a rollout, filled in place: a message that is put into another is copied."""
-    reply = pb.PlayReply()
-    message, shape = reply.imagined, part.reward.shape
-    message.first, message.steps, message.last = part.first, shape[0], part.last
-    message.rewards = _raw(part.reward, "<f8")
-    message.uncertainty, message.log_probability = _raw(part.uncertainty, "<f4"), _raw(part.log_probability, "<f4")
-    for name in ("terminated", "truncated", *MASKS):
-        setattr(message, name, _mask(getattr(part, name)))
-    for name, spec, leaves, lead in (
-        ("start", observation, part.start, shape[1:]),
-        ("observation", observation, part.observation, shape),
-        ("action", action, part.action, shape),
-        ("final_observation", observation, part.final_observation, None),
-    ):
-        if leaves is not None:
-            values = getattr(message, name)
-            values.SetInParent()
-            values.leaves.extend(conform(leaf, leaves[leaf.path], lead).tobytes() for leaf in spec)
-    if part.outputs:
-        message.outputs.extend(encode_infos({name: _flat(array) for name, array in part.outputs.items()}))
-    return reply
-
-
 def decode_imagined(
     message: pb.Imagined, observation: tuple[Leaf, ...], action: tuple[Leaf, ...], lanes: int
 ) -> Imagined:
-    """The inverse of encode_imagined; all arrays are fresh and writable."""
+    """The inverse of rollout_parts.encode_imagined; all arrays are fresh and writable."""
     shape = (message.steps, lanes)
     final = _as_mask(message.final, shape, "final")
     finals = 0 if final is None else int(final.sum())
@@ -193,14 +169,6 @@ def _stack_some(parts: Sequence[Imagined], name: str, nothing: float) -> Array |
     )
 
 
-def _raw(array: Array | None, dtype: str) -> bytes:
-    return b"" if array is None else array.astype(dtype, copy=False).tobytes()
-
-
-def _mask(array: Array | None) -> bytes:
-    return b"" if array is None else array.tobytes()
-
-
 def _as_mask(raw: bytes, shape: tuple[int, int], name: str) -> Array | None:
     return decode_mask(raw, math.prod(shape), name).reshape(shape) if raw else None
 
@@ -211,9 +179,3 @@ def _as_array(raw: bytes, dtype: str, shape: tuple[int, int], name: str) -> Arra
         raise InvalidInput(name, f"{len(raw)} bytes do not fill shape {shape} of {kind}")
     array = np.frombuffer(raw, kind).reshape(shape)
     return array.copy() if LITTLE else array.astype(kind.newbyteorder("="))
-
-
-def _flat(array: Array) -> Info:
-    """An output (steps, lanes, ...) as an info over steps * lanes."""
-    rows = array.shape[0] * array.shape[1]
-    return Info(array.reshape(rows, *array.shape[2:]), np.ones(rows, np.bool_))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from simservice.errors import InvalidInput
 from simservice.protocol.branches import decode_fork
-from simservice.protocol.imagine import decode_imagine, encode_imagined
+from simservice.protocol.imagine import decode_imagine
 from simservice.protocol.messages import (
     decode_reset,
     decode_reset_result,
@@ -14,6 +14,7 @@ from simservice.protocol.messages import (
     encode_reset_result,
     parse_request,
 )
+from simservice.protocol.rollout_parts import encode_imagined
 from simservice.protocol.step_actions import PlainStep, StepActions
 from simservice.protocol.step_replies import StepReplies
 from simservice.protocol.tensors import decode_leaves, encode_leaves
@@ -114,9 +115,7 @@ class CommandCodec:
 
     def part(self, sequence: int, part: Imagined) -> bytes:
         """The reply that carries a part of a rollout, a PlayReply."""
-        reply = encode_imagined(part, self._observation, self._action)
-        reply.sequence = sequence
-        return reply.SerializeToString()
+        return encode_imagined(sequence, part, self._observation, self._action)
 
     def _rarer_reply(self, sequence: int, result: Result, lanes: int) -> pb.PlayReply:
         if isinstance(result, ResetResult):
