@@ -25,7 +25,7 @@ from simservice.engine.turns import Turns
 from simservice.types import Array, Imagine
 from simservice.worlds.world import World
 
-PART_BYTES = 2**18  # of a part, about: small enough that one is on its way while the next is played
+PART_BYTES = 2**20  # of a part, about: while one is sent the thread that plays the next waits for the interpreter
 PART_S = 0.5  # after so long a part is handed out, full or not
 
 
