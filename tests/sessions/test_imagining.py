@@ -516,6 +516,28 @@ def test_a_replay_whose_caller_goes_does_nothing_more_to_its_lanes():
     run(scenario, store)
 
 
+def test_the_last_part_of_a_long_rollout_leaves_before_its_snapshot_does():
+    left = []
+
+    class Watched(MemoryStore):
+        async def snapshot(self, *words):
+            left.append("snapshot")
+            await super().snapshot(*words)
+
+    async def scenario(replica):
+        session = await replica.open()
+        for number in (2, 4):
+            command = Imagine(steps=64, policy=PolicyUse(content_hash="0" * 64), advance=True)
+            async for part in replica.rolling(session, number, command):
+                if part.last:
+                    left.append("last part")
+            await asyncio.sleep(0.01)
+            await replica.step(session, number + 1)
+        assert left == ["last part", "snapshot"] * 2
+
+    run(scenario, Watched())
+
+
 def test_a_session_that_is_put_down_after_a_rollout_has_its_answer_elsewhere():
     async def scenario(replica):
         session = await replica.open()
