@@ -5,14 +5,18 @@ What gRPC raises leaves here as one of our errors, or as Interrupted where tryin
 
 from __future__ import annotations
 
+import logging
 import math
+import os
 import re
 import threading
+import weakref
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
 from simservice.client.access import Access, Tls, access_to
+from simservice.client.chunked_wire import ChunkedWire, NotTaken
 from simservice.client.steps import StepRequest
 from simservice.client.times import check_seconds
 from simservice.client.wire import Ended, Wire, wire
@@ -35,9 +39,13 @@ from simservice.protocol.v1 import service_pb2 as pb
 from simservice.protocol.v1 import world_pb2 as world_pb
 from simservice.protocol.v1.service_pb2_grpc import WorldServiceStub
 
+log = logging.getLogger(__name__)
+
 PLAY = "/" + pb.DESCRIPTOR.services_by_name["WorldService"].full_name + "/Play"
 MAX_MESSAGE_BYTES = 256 * 2**20
 LARGE_BYTES = 2**17  # of a reply, from which on memory is worth keeping
+QUICK_ANSWER_S = 1.0  # for a stream's answer to begin, where it is tried by HTTP/1.1
+STREAMS_VARIABLE = "SIMSERVICE_STREAMS"  # in the environment; "grpc": HTTP/1.1 is never tried
 
 OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -111,13 +119,21 @@ class Connection:
         self._metadata = (*((("application", name),) if name else ()), *access.metadata)
         # Within one machine packing takes longer than what it saves: 64 frames of 64 x 64 x 3 in 2.36 ms, not 2.07.
         codecs = None if compression == "auto" and _here(self.address) else offered(compression)
-        self._offered = () if codecs is None else ((CODECS_KEY, codecs),)
+        self._metadata_of_streams = (*self._metadata, *(() if codecs is None else ((CODECS_KEY, codecs),)))
         self._channel = _channel(self.address, access)
         self._stub: Any = WorldServiceStub(self._channel)  # type: ignore[no-untyped-call]
         self._reached = False
+        self._quick = not access.secure and os.environ.get(STREAMS_VARIABLE) != "grpc"
+        self._ready: ChunkedWire | None = None  # for the next stream
+        self._wires: weakref.WeakSet[ChunkedWire] = weakref.WeakSet()
 
     def wait(self, timeout_s: float) -> None:
         """Returns once somebody listens at the address; ServerUnavailable says why nobody does."""
+        self._ready = self._ready or self._quick_wire(timeout_s)
+        if self._ready is None:
+            self._wait_for_channel(timeout_s)
+
+    def _wait_for_channel(self, timeout_s: float) -> None:
         try:
             grpc.channel_ready_future(self._channel).result(timeout=timeout_s)
         except grpc.FutureTimeoutError as error:
@@ -166,7 +182,7 @@ class Connection:
     def _unary(self, call: Any, request: Any, world: str, timeout_s: float) -> Any:
         check_seconds(timeout_s=timeout_s)
         if not self._reached:  # once: gRPC's own thread that waits with us may not be there when the channel is closed
-            self.wait(timeout_s)
+            self._wait_for_channel(timeout_s)
             self._reached = True
         try:
             return call(request, timeout=timeout_s, metadata=self._metadata)
@@ -179,7 +195,23 @@ class Connection:
 
     def play(self, world: str) -> Stream:
         """A new stream."""
-        return Stream(wire(self._channel, PLAY, (*self._metadata, *self._offered)), world)
+        ready, self._ready = self._ready, None
+        play: Wire | None = ready or self._quick_wire(QUICK_ANSWER_S)
+        return Stream(play or wire(self._channel, PLAY, self._metadata_of_streams), world)
+
+    def _quick_wire(self, timeout_s: float) -> ChunkedWire | None:
+        """A stream by HTTP/1.1, where that is to be had."""
+        if not self._quick:
+            return None
+        within = min(timeout_s, QUICK_ANSWER_S)
+        try:
+            found = ChunkedWire(self.address, PLAY, self._metadata_of_streams, MAX_MESSAGE_BYTES, within)
+        except NotTaken as problem:
+            log.debug("streams to %s go by gRPC: %s", self.address, problem)
+            self._quick = not problem.late  # others refuse at once, so that trying again costs nothing
+            return None
+        self._wires.add(found)
+        return found
 
     def renewed(self) -> Connection:
         """A new connection to the same address; this one is ended."""
@@ -189,6 +221,9 @@ class Connection:
 
     def close(self) -> None:
         """Ends the connection and all its streams."""
+        for quick in list(self._wires):
+            quick.cancel()
+            quick.drain()
         self._channel.close()
 
 

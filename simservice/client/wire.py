@@ -35,7 +35,12 @@ Metadata = Sequence[tuple[str, Any]]
 PLAIN = 0  # no flags
 SENT, RECEIVED = "sent", "received"
 
-_CODES = {code.value[0]: code.name for code in grpc.StatusCode}
+_CODES: dict[int, str] = {code.value[0]: code.name for code in grpc.StatusCode}
+
+
+def status_name(code: int) -> str:
+    """UNKNOWN for numbers that are none."""
+    return _CODES.get(code, "UNKNOWN")
 
 
 class Ended(Exception):
@@ -161,7 +166,7 @@ class _OwnWire:
         assert self._status is not None
         code, details, metadata = self._status
         words = details.decode(errors="replace") if isinstance(details, bytes) else details or ""
-        raise Ended(_CODES.get(code, "UNKNOWN"), words, metadata)
+        raise Ended(status_name(code), words, metadata)
 
 
 class _StreamWire:

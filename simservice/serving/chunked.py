@@ -20,8 +20,8 @@ from urllib.parse import quote
 import grpc
 import grpc.aio
 
+from simservice.protocol.chunks import Broken, Messages, TooLarge, before, field, fields, metadata, whole
 from simservice.serving.begun import Begun
-from simservice.serving.chunks import FRAME, Broken, chunk_size, field, metadata, whole
 
 log = logging.getLogger(__name__)
 
@@ -81,10 +81,10 @@ class _Stream(asyncio.Protocol):
         self._behaviour = behaviour
         self._decode = decode
         self._most_bytes = most_bytes
+        self._incoming = Messages(most_bytes)
         self._transport: asyncio.Transport
         self._task: asyncio.Task[None] | None = None
-        self._raw = bytearray()  # as it came, from the first chunk that is not all here
-        self._body = bytearray()  # of a message that is not all here
+        self._head = bytearray()  # of the request, while it is not all here
         self._messages: deque[bytes | Begun[Any]] = deque()
         self._begin_at_once: Begin | None = None
         self._under_way: Begun[tuple[bytes, bytes]] | None = None  # what has begun; the handler waits in read()
@@ -92,7 +92,6 @@ class _Stream(asyncio.Protocol):
         self._writer: asyncio.Future[None] | None = None  # of who waits for room
         self._ended = False  # no message comes any more
         self._held = False  # reading is put off
-        self._answered = False  # the answer has begun
         self._window = 0  # how zlib is to read compressed messages
         self._problem: _Refused | None = None  # of the requests; the handler hears of their end only
         self._metadata: tuple[tuple[str, str | bytes], ...] = ()
@@ -136,10 +135,7 @@ class _Stream(asyncio.Protocol):
         if self._transport.is_closing():  # uvloop's transports raise
             return
         size = len(message) + len(behind)
-        head = b"%x\r\n\0" % (size + FRAME) + size.to_bytes(4, "big")
-        if not self._answered:
-            self._answered = True
-            head = _ANSWER + head
+        head = before(size)
         if size < JOINED_BYTES:
             self._transport.write(b"".join((head, message, behind, b"\r\n")))
         else:
@@ -198,19 +194,23 @@ class _Stream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._ended:  # whatever comes behind the end, or behind what was refused, is nobody's
             return
-        if self._task is not None and not self._raw and not self._body and (message := whole(data)) is not None:
+        if self._task is not None and self._incoming.between and (message := whole(data)) is not None:
             self._put(message)
             return
-        self._raw += data
         try:
-            if self._task is not None or self._begin():
-                self._take_chunks()
+            if self._task is not None or (data := self._begin(data)):
+                for packed, message in self._incoming.read(data):
+                    self._put(self._unpacked(message) if packed else message)
+                if self._incoming.over:
+                    self._end_of_requests()
         except Broken as problem:
             log.warning("a stream from HAProxy cannot be read: %s", problem)
             self._transport.abort()
+        except TooLarge as problem:
+            words = f"the request has {problem.size} bytes, {self._most_bytes} are the most that one may have"
+            self._refuse(_Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, words))
         except _Refused as problem:
-            self._problem = problem
-            self._end_of_requests()
+            self._refuse(problem)
 
     def eof_received(self) -> None:
         """The other side is gone: a stream's end is a chunk, never this."""
@@ -235,63 +235,34 @@ class _Stream(asyncio.Protocol):
 
     # ---- requests ----------------------------------------------------------------------------------------------------
 
-    def _begin(self) -> bool:
-        """Whether the request's head is here; then its handler runs."""
-        end = self._raw.find(b"\r\n\r\n")
+    def _begin(self, data: bytes) -> bytes:
+        """Where the request's head is here its handler runs, and what stands behind it is returned."""
+        self._head += data
+        end = self._head.find(b"\r\n\r\n")
         if end < 0:
-            if len(self._raw) > HEAD_BYTES:
+            if len(self._head) > HEAD_BYTES:
                 raise Broken(f"its head has more than {HEAD_BYTES} bytes")
-            return False
-        line, *lines = bytes(self._raw[:end]).split(b"\r\n")
-        del self._raw[: end + 4]
+            return b""
+        line, *lines = bytes(self._head[:end]).split(b"\r\n")
+        behind = bytes(self._head[end + 4 :])
         words = line.split(b" ")
         if len(words) != 3 or words[2] != b"HTTP/1.1":
             raise Broken(f"it begins with {line[:80]!r}")
-        fields = [
-            (name.strip().lower().decode("latin-1"), value.strip().decode("latin-1"))
-            for name, _, value in (each.partition(b":") for each in lines)
-        ]
-        if ("transfer-encoding", "chunked") not in fields:
+        said = fields(lines)
+        if ("transfer-encoding", "chunked") not in said:
             raise Broken("its body does not come in chunks")
-        self._metadata = tuple(metadata(fields))
-        said = dict(fields)
-        self._window = _WINDOWS.get(said.get("grpc-encoding", ""), 0)
-        kind = said.get("content-type", "")
+        self._metadata = tuple(metadata(said))
+        found = dict(said)
+        self._window = _WINDOWS.get(found.get("grpc-encoding", ""), 0)
+        # At once, and not with the first reply: a client that speaks HTTP/1.1 hears by it that it may (see its wire).
+        self._transport.write(_ANSWER)
+        kind = found.get("content-type", "")
         self._task = asyncio.get_running_loop().create_task(self._serve(words[1], kind))
-        return True
+        return behind
 
-    def _take_chunks(self) -> None:
-        """Everything that is whole; what is not stays."""
-        raw, at = self._raw, 0
-        while (end := raw.find(b"\r\n", at)) >= 0:
-            size = chunk_size(raw[at:end])
-            begin, after = end + 2, end + 2 + size
-            if len(raw) < after + 2:
-                break
-            if not size:  # trailers would follow, of which gRPC's requests have none
-                self._end_of_requests()
-                at = len(raw)
-                break
-            self._body += raw[begin:after]
-            at = after + 2
-        del raw[:at]
-        self._take_messages()
-
-    def _take_messages(self) -> None:
-        body, at = self._body, 0
-        while len(body) >= at + FRAME:
-            size = int.from_bytes(body[at + 1 : at + FRAME], "big")
-            if size > self._most_bytes:
-                raise _Refused(
-                    grpc.StatusCode.RESOURCE_EXHAUSTED,
-                    f"the request has {size} bytes, {self._most_bytes} are the most that one may have",
-                )
-            if len(body) < at + FRAME + size:
-                break
-            packed, message = body[at], bytes(body[at + FRAME : at + FRAME + size])
-            at += FRAME + size
-            self._put(self._unpacked(message) if packed else message)
-        del body[:at]
+    def _refuse(self, problem: _Refused) -> None:
+        self._problem = problem
+        self._end_of_requests()
 
     def _unpacked(self, message: bytes) -> bytes:
         if not self._window:
@@ -379,12 +350,11 @@ class _Stream(asyncio.Protocol):
             return
         if self._problem is not None:
             self._code, self._details = self._problem.code, self._problem.details
-        fields = [b"grpc-status: %d" % self._code.value[0]]
+        said = [b"grpc-status: %d" % self._code.value[0]]
         if self._details:
-            fields.append(b"grpc-message: " + quote(self._details, safe=_PLAIN).encode())
-        fields += [name.lower().encode() + b": " + field(value) for name, value in self._trailing]
-        answer = b"" if self._answered else _ANSWER
-        self._transport.write(answer + b"0\r\n" + b"\r\n".join(fields) + b"\r\n\r\n")
+            said.append(b"grpc-message: " + quote(self._details, safe=_PLAIN).encode())
+        said += [name.lower().encode() + b": " + field(value) for name, value in self._trailing]
+        self._transport.write(b"0\r\n" + b"\r\n".join(said) + b"\r\n\r\n")
         self._transport.close()
 
 

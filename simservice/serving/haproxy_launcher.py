@@ -21,6 +21,11 @@ SOCKET_VARIABLE = "SIMSERVICE_HAPROXY_SOCKET"
 STREAMS_VARIABLE = "SIMSERVICE_STREAMS_FOLDER"
 PLAY = "/simservice.protocol.v1.WorldService/Play"
 INNER_SOCKET = "front"
+HTTP1_RULES = (  # for streams alone, and never for a web page: browsers send no TE for any
+    "timeout http-request 10s",
+    'http-request return status 415 content-type text/plain string "gRPC is spoken here" unless { req.ver 2.0 } or'
+    f" {{ path {PLAY} }} {{ req.hdr(te) -m str trailers }} {{ req.hdr(content-type) -m beg application/grpc }}",
+)
 
 
 def restrict(text: str, host: str) -> str:
@@ -44,13 +49,19 @@ def lead_strays(text: str) -> str:
     return head + frontend + section + end + tail
 
 
-def lock_front(text: str, tls: str, socket: str) -> str:
-    """The configuration with `tls` on the front door, and a plaintext one for this user alone at `socket`."""
-    inner = f"    bind unix@{socket} mode 600 proto h2"
+def lock_front(text: str, tls: str, socket: str, http1: bool = False) -> str:
+    """The configuration with `tls` on the front door, and a plaintext one for this user alone at `socket`.
+
+    With `http1` plaintext doors take sessions' streams by HTTP/1.1 too: HAProxy tells it from HTTP/2 by a connection's
+    first bytes.
+    """
+    plain = "" if http1 else " proto h2"
+    inner = f"    bind unix@{socket} mode 600{plain}\n" if socket else ""
+    rules = "".join(f"    {rule}\n" for rule in HTTP1_RULES) if http1 else ""
 
     def locked(found: re.Match[str]) -> str:
-        front = f"{found[2]} {tls}" if tls else f"{found[2]} proto h2"
-        return f"{found[1]}{front}\n{inner}\n" if socket else f"{found[1]}{front}\n"
+        front = f"{found[2]} {tls}" if tls else f"{found[2]}{plain}"
+        return f"{found[1]}{front}\n{inner}{rules}"
 
     return re.sub(r"(frontend grpc_frontend\n(?:    #.*\n)*)(    bind \S+) proto h2\n", locked, text)
 
@@ -105,7 +116,8 @@ def main(arguments: list[str]) -> None:
             text = lead_strays(file.read())
         folder = os.environ.get(STREAMS_VARIABLE)
         text = near_streams(text, folder) if folder else text
-        text = lock_front(text, os.environ.get(TLS_VARIABLE, ""), os.environ.get(SOCKET_VARIABLE, ""))
+        tls, inner = os.environ.get(TLS_VARIABLE, ""), os.environ.get(SOCKET_VARIABLE, "")
+        text = lock_front(text, tls, inner, http1=bool(folder))
         host = os.environ.get(HOST_VARIABLE)
         with open(path, "w", encoding="utf-8") as file:
             file.write(restrict(hide_http(text, host), host) if host else text)

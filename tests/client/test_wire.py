@@ -1,4 +1,4 @@
-"""Both ways of a stream do the same: messages, ends, cancellation from another thread, nothing left behind."""
+"""All ways of a stream do the same: messages, ends, cancellation from another thread, nothing left behind."""
 
 import asyncio
 import signal
@@ -10,9 +10,12 @@ import grpc
 import pytest
 
 from simservice.client import wire as wires
+from simservice.client.chunked_wire import ChunkedWire
 from simservice.client.wire import Ended, _OwnWire, _StreamWire, wire
+from simservice.serving.chunked import ChunkedServer
 
 PLAY = "/tests.Wire/Play"
+MOST = 2**23
 
 
 async def play(requests, context):
@@ -26,7 +29,9 @@ async def play(requests, context):
             return
         if message[0] == 255:
             context.set_trailing_metadata((("why-bin", b"\x00\xff"),))
-            await context.abort(grpc.StatusCode.NOT_FOUND, "nothing like it")
+            context.set_code(grpc.StatusCode.NOT_FOUND)
+            context.set_details("nothing like it")
+            return
         for _ in range(message[0]):
             yield message
 
@@ -56,17 +61,69 @@ def served(address="127.0.0.1:0"):
         thread.join()
 
 
-@pytest.fixture(params=["own", "grpc's"])
-def made(request, monkeypatch):
+async def play_chunks(streams, context):
+    """The same for a server that has no requests to give, only a context to read them from."""
+    streams.append(context)
+
+    async def requests():
+        while (message := await context.read()) is not grpc.aio.EOF:
+            yield message
+
+    async for reply in play(requests(), context):
+        yield reply
+
+
+@contextmanager
+def served_in_chunks(path):
+    """The same server by HTTP/1.1."""
+    ready, over, streams = threading.Event(), threading.Event(), []
+
+    async def run():
+        server = ChunkedServer(path, PLAY, lambda _, context: play_chunks(streams, context), bytes, MOST)
+        await server.start()
+        ready.set()
+        await asyncio.to_thread(over.wait)
+        server.close()
+        for stream in streams:
+            stream._transport.abort()
+        await asyncio.sleep(0)
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()))
+    thread.start()
+    ready.wait()
+    try:
+        yield f"unix:{path}", over.set
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.fixture(params=["own", "grpc's", "chunks"])
+def made(request, monkeypatch, tmp_path):
     """A stream to a server, and what ends the server."""
+    metadata = (("application", "toy"),)
+    if request.param == "chunks":
+        with served_in_chunks(str(tmp_path / "s")) as (address, end):
+            stream = ChunkedWire(address, PLAY, metadata, MOST, 5.0)
+            yield stream, end
+            stream.cancel()
+            stream.drain()
+        return
     if request.param == "grpc's":
         monkeypatch.setattr(wires, "cygrpc", None)
     with served() as (port, end), grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        stream = wire(channel, PLAY, (("application", "toy"),))
+        stream = wire(channel, PLAY, metadata)
         assert isinstance(stream, _OwnWire if request.param == "own" else _StreamWire)
         yield stream, end
         stream.cancel()
         stream.drain()
+
+
+@pytest.fixture(params=["own", "grpc's"])
+def by_grpc(request, monkeypatch):
+    """One of gRPC's two ways."""
+    if request.param == "grpc's":
+        monkeypatch.setattr(wires, "cygrpc", None)
 
 
 def test_messages_come_back_in_order_one_or_many(made):
@@ -159,7 +216,7 @@ def test_a_server_that_goes_away_ends_the_stream(made):
     assert end.value.code in ("UNAVAILABLE", "CANCELLED")
 
 
-def test_nobody_at_the_address_is_an_end(made, monkeypatch):
+def test_nobody_at_the_address_is_an_end(by_grpc):
     with grpc.insecure_channel("127.0.0.1:1") as channel:
         stream = wire(channel, PLAY, ())
         stream.send(b"\x01")
@@ -168,7 +225,7 @@ def test_nobody_at_the_address_is_an_end(made, monkeypatch):
         assert end.value.code == "UNAVAILABLE"
 
 
-def test_a_closed_channel_is_an_end_and_closing_one_ends_its_streams(made):
+def test_a_closed_channel_is_an_end_and_closing_one_ends_its_streams(by_grpc):
     with served() as (port, _):
         channel = grpc.insecure_channel(f"127.0.0.1:{port}")
         stream = wire(channel, PLAY, ())

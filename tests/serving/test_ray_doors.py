@@ -1,8 +1,10 @@
 """The front door of worlds on Ray Serve: HAProxy with certificates, tokens and quotas over two replicas."""
 
+import contextlib
 import os
 import re
 import secrets
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,13 +18,16 @@ from grpc_status import rpc_status
 from processes import descendants, listening_addresses
 from serving_tools import tenants_file
 
+from simservice.client.channel import STREAMS_VARIABLE
+from simservice.client.chunked_wire import ChunkedWire
 from simservice.client.session import RemoteSession
+from simservice.client.wire import _OwnWire
 from simservice.client.worlds import list_worlds
 from simservice.errors import QuotaExceeded, ServerUnavailable, Unauthenticated, UnknownSession
 from simservice.protocol.status import error_from_status
 from simservice.protocol.v1 import service_pb2 as pb
 from simservice.protocol.v1.service_pb2_grpc import WorldServiceStub
-from simservice.serving.haproxy_launcher import hide_http, lock_front
+from simservice.serving.haproxy_launcher import PLAY, hide_http, lock_front
 from simservice.serving.service import RayService
 
 CONFIG = (
@@ -38,7 +43,42 @@ def test_certificates_are_put_on_the_front_door_alone():
     )
     assert "bind 1.2.3.4:5 proto h2\n" in locked
     assert lock_front(CONFIG, "", "") == CONFIG
+    both = lock_front(CONFIG, "", "/run/front", http1=True)
+    assert "    bind 0.0.0.0:50051\n    bind unix@/run/front mode 600\n    timeout http-request 10s\n" in both
+    assert "bind 1.2.3.4:5 proto h2\n" in both
     assert "bind 127.0.0.1:8000\n    mode http\nfrontend grpc" in hide_http(CONFIG, "127.0.0.1")
+
+
+STREAM = (f"POST {PLAY} HTTP/1.1", "host: x", "content-type: application/grpc", "te: trailers")
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        (STREAM, b"200"),
+        (STREAM[:3], b"415"),  # all that a web page can have a browser send
+        ((*STREAM[:2], "content-type: text/plain", STREAM[3]), b"415"),
+        ((STREAM[0].replace("Play", "ListWorlds"), *STREAM[1:]), b"415"),
+        (("GET / HTTP/1.1", *STREAM[1:]), b"415"),
+    ],
+)
+def test_http1_is_taken_for_streams_alone_and_never_from_a_browser(ray_service, lines, status):
+    host, port = ray_service.address.split(":")
+    with socket.create_connection((host, int(port)), 10) as connection:
+        connection.sendall("\r\n".join((*lines, "transfer-encoding: chunked", "\r\n")).encode())
+        assert connection.recv(100).split()[1] == status
+
+
+def test_sessions_step_by_http1_or_grpc_alike(ray_service, monkeypatch):
+    seen = []
+    for ways, wire in (("", ChunkedWire), ("grpc", _OwnWire)):
+        monkeypatch.setenv(STREAMS_VARIABLE, ways)
+        with contextlib.closing(RemoteSession(ray_service.address, "noisy", num_envs=3)) as session:
+            assert isinstance(session._stream._wire, wire)
+            session.reset(seeds=np.arange(3))
+            results = [session.step({"action": np.full(3, step % 3)}) for step in range(20)]
+        seen.append([(r.observation["observation"].tobytes(), r.reward.tobytes()) for r in results])
+    assert seen[0] == seen[1]
 
 
 def test_certificates_tokens_and_quotas_hold_over_all_replicas(noisy_folder, tmp_path):
