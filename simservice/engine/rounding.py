@@ -15,7 +15,7 @@ from simservice.worlds.noise import lane_draws
 from simservice.worlds.world import Call, Tensors, World
 
 LARGE = (4096, 16_384)  # batch sizes beyond the buckets of all, where graphs are
-BETWEEN = (*range(32, 256, 16), *range(288, 513, 32), *range(640, 1024, 128))
+BETWEEN = (*range(24, 256, 8), *range(288, 513, 32), *range(640, 1024, 128))
 """Between the buckets, where there are none: a padded row costs there what a real one does."""
 
 STEPS = 4  # enough for a difference of one bit to reach the observation

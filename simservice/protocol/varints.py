@@ -13,6 +13,8 @@ def varint(number: int) -> bytes:
         return bytes((number & 127 | 128, number >> 7))
     if number < 2**21:
         return bytes((number & 127 | 128, number >> 7 & 127 | 128, number >> 14))
+    if number < 2**28:  # most times, in nanoseconds
+        return bytes((number & 127 | 128, number >> 7 & 127 | 128, number >> 14 & 127 | 128, number >> 21))
     groups = []
     while number > 127:
         groups.append(number & 127 | 128)
