@@ -286,7 +286,7 @@ class Stream:
             raise Moved("the replica is about to end")
         return reply
 
-    def _next(self) -> bytes:
+    def _next(self) -> bytes | bytearray:
         message = self._wire.receive()
         if len(message) > LARGE_BYTES:
             keep_freed_memory()
@@ -319,8 +319,8 @@ class Stream:
             self._wake.wait(None if math.isinf(left) else left)
 
 
-def _parsed(message: bytes) -> pb.PlayReply:
-    reply = pb.PlayReply.FromString(message)
+def _parsed(message: bytes | bytearray) -> pb.PlayReply:
+    reply = pb.PlayReply.FromString(message)  # type: ignore[arg-type]  # it takes any buffer
     return unpacked(reply) if reply.packed else reply
 
 

@@ -45,7 +45,7 @@ class ChunkedWire:
         self._process = os.getpid()
         self._one = threading.Lock()
         self._incoming = Messages(most_bytes)
-        self._waiting: deque[bytes] = deque()  # messages that came together with one before
+        self._waiting: deque[bytes | bytearray] = deque()  # messages that came together with one before
         self._status: Ended | None = None
         self._cancelled = False
         until = time.monotonic() + timeout_s
@@ -95,7 +95,7 @@ class ChunkedWire:
             self._put(message)
             self._put(b"\r\n")
 
-    def receive(self) -> bytes:
+    def receive(self) -> bytes | bytearray:
         """The next message, waiting for it; Ended where there will be none."""
         with self._one:
             while True:

@@ -31,7 +31,7 @@ class StepRequest:
         """A PlayRequest with `step`."""
         return StepRequests.message(self.sequence, self.raw, self.timeout_ms)
 
-    def read(self, message: bytes) -> PlainReply | None:
+    def read(self, message: bytes | bytearray) -> PlainReply | None:
         """The reply to this request, where it is of a known kind."""
         begins = numbered(self.sequence)
         return self.reader.read(message, len(begins)) if message.startswith(begins) else None

@@ -59,8 +59,9 @@ class Wire(Protocol):
     def send(self, message: bytes) -> None:
         """Sends; the answer is to be received next. Never waits."""
 
-    def receive(self) -> bytes:
-        """The next message, waiting for it; Ended where there will be none."""
+    def receive(self) -> bytes | bytearray:
+        """The next message, waiting for it, as bytes or in a bytearray that is the caller's alone; Ended where there
+        will be none."""
 
     def cancel(self) -> None:
         """Ends the stream, and whoever waits for it."""

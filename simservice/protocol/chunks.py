@@ -51,8 +51,11 @@ class Messages:
         """Whether the body has ended."""
         return self._state == _OVER
 
-    def read(self, data: bytes) -> Iterable[tuple[int, bytes]]:
-        """(flag, message) of each that is whole with these bytes; raises Broken, and TooLarge by a message's length."""
+    def read(self, data: bytes) -> Iterable[tuple[int, bytearray]]:
+        """(flag, message) of each that is whole with these bytes; raises Broken, and TooLarge by a message's length.
+
+        A message is nobody else's, so whoever gets it may keep it, or parts of it, without a copy.
+        """
         at, view = 0, memoryview(data)
         while at < len(data) and self._state != _OVER:
             if self._state == _DATA:
@@ -90,7 +93,7 @@ class Messages:
             self._state = _DATA if self._left else _TRAILERS
         return end
 
-    def _fill(self, part: memoryview) -> Iterable[tuple[int, bytes]]:
+    def _fill(self, part: memoryview) -> Iterable[tuple[int, bytearray]]:
         while len(part):
             if self._message is None:
                 lacking = FRAME - len(self._frame)
@@ -107,7 +110,7 @@ class Messages:
             self._filled += len(taken)
             part = part[len(taken) :]
             if self._filled == len(self._message):
-                flag, message = self._frame[0], bytes(self._message)
+                flag, message = self._frame[0], self._message
                 self._frame.clear()
                 self._message = None
                 yield flag, message

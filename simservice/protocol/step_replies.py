@@ -106,8 +106,11 @@ class StepReplyReader:
         self._paths = tuple(leaf.path for leaf in leaves)
         self._known: list[_Known] = []  # the newest first
 
-    def read(self, message: bytes, begin: int) -> PlainReply | None:
-        """A PlayReply, from behind its sequence on, with `stepped` of a kind that was learned; None: any other one."""
+    def read(self, message: bytes | bytearray, begin: int) -> PlainReply | None:
+        """A PlayReply, from behind its sequence on, with `stepped` of a kind that was learned; None: any other one.
+
+        In a bytearray, which is nobody else's, an array that is most of it stays where it lies.
+        """
         for known in self._known:
             at = begin
             arrays: list[Array] = []
@@ -122,12 +125,16 @@ class StepReplyReader:
                     array = np.frombuffer(raw, BOOL).copy() if raw else np.zeros(0, BOOL)
                 elif len(message) < at + size:
                     return None
+                elif not count:
+                    array = np.zeros(0, dtype)
                 else:
-                    array = np.frombuffer(message, dtype, count, at).copy() if count else np.zeros(0, dtype)
+                    array = np.frombuffer(message, dtype, count, at)
+                    if 2 * size < len(message) or not (array.flags.writeable and array.flags.aligned):
+                        array = array.copy()
                 arrays.append(array if shape is None else array.reshape(shape))
                 at += size
             else:
-                rest = message[at:]
+                rest = bytes(message[at:])
                 return PlainReply(self._result(known, arrays), rest) if rest[:1] in (b"", SERVER_NS) else None
         return None
 

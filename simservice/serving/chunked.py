@@ -199,8 +199,8 @@ class _Stream(asyncio.Protocol):
             return
         try:
             if self._task is not None or (data := self._begin(data)):
-                for packed, message in self._incoming.read(data):
-                    self._put(self._unpacked(message) if packed else message)
+                for packed, body in self._incoming.read(data):
+                    self._put(self._unpacked(body) if packed else bytes(body))
                 if self._incoming.over:
                     self._end_of_requests()
         except Broken as problem:
@@ -264,7 +264,7 @@ class _Stream(asyncio.Protocol):
         self._problem = problem
         self._end_of_requests()
 
-    def _unpacked(self, message: bytes) -> bytes:
+    def _unpacked(self, message: bytearray) -> bytes:
         if not self._window:
             words = "a request is compressed in a way that is not known here; gzip and deflate are"
             raise _Refused(grpc.StatusCode.UNIMPLEMENTED, words)

@@ -84,7 +84,8 @@ def serve_settings() -> dict[str, str]:
         "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
         # Three misses in a row and HAProxy is started again: after a crash 28 s by Serve's default of 10.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
-        "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "2000",  # of Serve's own; ten times a second it adds up in many replicas
+        # Serve's own metrics; gathered ten times a second they add up in many replicas.
+        "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "2000",
         "GRPC_EXPERIMENTS": GRPC_EXPERIMENTS,
         "RAY_SERVE_LOG_TO_STDERR": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",

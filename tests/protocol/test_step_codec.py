@@ -225,6 +225,25 @@ def test_a_reply_of_a_known_kind_is_read_as_the_general_way_reads_it(lanes, name
         assert reader.read(sent[:cut], begin) is None or len(sent) - cut <= len(read.times)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_large_arrays_stay_where_they_lie_in_a_message_that_is_nobody_elses(dtype):
+    leaves = leaves_of(spaces.Box(0, 255, (32, 32), dtype), "observation")
+    picture = np.random.default_rng(0).integers(0, 255, (7, 32, 32)).astype(dtype)
+    zeros = np.zeros(7)
+    sent = StepReplies(leaves).encode(1, StepResult({"observation": picture}, zeros, zeros > 1, zeros > 1, {}))
+    reader = StepReplyReader(leaves)
+    reader.learn(decode_step_result(leaves, pb.PlayReply.FromString(sent).stepped, 7))
+    for message in (sent, bytearray(sent)):
+        result, times = reader.read(message, 2)
+        found = result.observation["observation"]
+        assert np.array_equal(found, picture) and found.dtype == picture.dtype and isinstance(times, bytes)
+        assert all(array.flags.writeable for array in (found, result.reward, result.terminated, result.truncated))
+        found += 1  # of nobody else's
+        assert reader.read(sent, 2).result.observation["observation"].tobytes() == picture.tobytes()
+    if dtype == "uint8":
+        assert bytes(memoryview(found.reshape(-1))) in bytes(message), "it was copied"
+
+
 def test_truth_values_that_are_none_are_left_to_the_general_way():
     reader, sent = StepReplyReader(OBSERVATION), StepReplies(OBSERVATION).encode(1, result(3))
     reader.learn(decode_step_result(OBSERVATION, pb.PlayReply.FromString(sent).stepped, 3))
