@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import zlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -83,6 +84,7 @@ class _Stream(asyncio.Protocol):
         self._most_bytes = most_bytes
         self._incoming = Messages(most_bytes)
         self._transport: asyncio.Transport
+        self._descriptor = -1  # of the transport's socket
         self._task: asyncio.Task[None] | None = None
         self._head = bytearray()  # of the request, while it is not all here
         self._messages: deque[bytes | Begun[Any]] = deque()
@@ -135,11 +137,14 @@ class _Stream(asyncio.Protocol):
         if self._transport.is_closing():  # uvloop's transports raise
             return
         size = len(message) + len(behind)
-        head = before(size)
+        parts: tuple[bytes, ...] = (before(size), message, behind + b"\r\n")
         if size < JOINED_BYTES:
-            self._transport.write(b"".join((head, message, behind, b"\r\n")))
-        else:
-            self._transport.writelines((head, message, behind + b"\r\n"))
+            parts = (b"".join(parts),)
+        sent = 0 if self._transport.get_write_buffer_size() else _written(self._descriptor, parts)
+        for part in parts:
+            if sent < len(part):
+                self._transport.write(memoryview(part)[sent:])
+            sent = max(sent - len(part), 0)
 
     def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
         """What the client sent along."""
@@ -190,6 +195,7 @@ class _Stream(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(BUFFERED_BYTES)
+        self._descriptor = transport.get_extra_info("socket").fileno()
 
     def data_received(self, data: bytes) -> None:
         if self._ended:  # whatever comes behind the end, or behind what was refused, is nobody's
@@ -356,6 +362,14 @@ class _Stream(asyncio.Protocol):
         said += [name.lower().encode() + b": " + field(value) for name, value in self._trailing]
         self._transport.write(b"0\r\n" + b"\r\n".join(said) + b"\r\n\r\n")
         self._transport.close()
+
+
+def _written(descriptor: int, parts: Sequence[bytes]) -> int:
+    """How many bytes went out at once; uvloop's transport would keep them until the loop turns."""
+    try:
+        return os.writev(descriptor, parts)
+    except OSError:  # its buffer is full, or its transport is about to find out that it broke
+        return 0
 
 
 _CODES: dict[Any, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
