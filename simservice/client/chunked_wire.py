@@ -51,7 +51,7 @@ class ChunkedWire:
         until = time.monotonic() + timeout_s
         try:
             self._socket = _connected(address, timeout_s)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: Python takes no such name; gRPC says it better
             raise NotTaken(f"no connection: {error}") from error
         try:
             self._put(_request(address, method, given))

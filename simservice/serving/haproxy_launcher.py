@@ -23,8 +23,10 @@ PLAY = "/simservice.protocol.v1.WorldService/Play"
 INNER_SOCKET = "front"
 HTTP1_RULES = (  # for streams alone, and never for a web page: browsers send no TE for any
     "timeout http-request 10s",
-    'http-request return status 415 content-type text/plain string "gRPC is spoken here" unless { req.ver 2.0 } or'
-    f" {{ path {PLAY} }} {{ req.hdr(te) -m str trailers }} {{ req.hdr(content-type) -m beg application/grpc }}",
+    # Not req.ver, which is what a request calls itself: "HTTP/2.0" in plain text as well.
+    'http-request return status 415 content-type text/plain string "gRPC is spoken here" unless { fc_http_major 2 } or'
+    f" {{ method POST }} {{ path {PLAY} }} {{ req.hdr(te) -m str trailers }}"
+    " { req.hdr(content-type) -m beg application/grpc }",
 )
 
 

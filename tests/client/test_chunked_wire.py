@@ -161,7 +161,7 @@ def test_whoever_says_nothing_is_late():
 
 
 def test_nobody_there_takes_nothing(tmp_path):
-    for address in ("127.0.0.1:1", f"unix:{tmp_path}/nothing"):
+    for address in ("127.0.0.1:1", f"unix:{tmp_path}/nothing", "a..b:1", "x" * 64 + ".invalid:1", "unix:/a\0b"):
         with pytest.raises(NotTaken, match="no connection") as refused:
             made(address)
         assert not refused.value.late

@@ -60,6 +60,8 @@ STREAM = (f"POST {PLAY} HTTP/1.1", "host: x", "content-type: application/grpc", 
         ((*STREAM[:2], "content-type: text/plain", STREAM[3]), b"415"),
         ((STREAM[0].replace("Play", "ListWorlds"), *STREAM[1:]), b"415"),
         (("GET / HTTP/1.1", *STREAM[1:]), b"415"),
+        ((STREAM[0].replace("POST", "GET"), *STREAM[1:]), b"415"),
+        ((STREAM[0].replace("Play HTTP/1.1", "ListWorlds HTTP/2.0"), *STREAM[1:]), b"415"),  # whatever it calls itself
     ],
 )
 def test_http1_is_taken_for_streams_alone_and_never_from_a_browser(ray_service, lines, status):
