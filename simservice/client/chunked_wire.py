@@ -1,8 +1,8 @@
 """A stream as an HTTP/1.1 request in chunks, by a socket of its own: a message is one write, an answer one read.
 
-gRPC's client needs about eight times the processor time for the same bytes. The service's front door takes both ways
-(see serving/haproxy_launcher.py); any other server, and a proxy that does not hand a request's parts on as they come,
-is found out before a message is sent, and gRPC serves.
+A client spends a third of the processor time on a step that it spends by gRPC. The service's front door takes both
+ways (see serving/haproxy_launcher.py); any other server, and a proxy that does not hand a request's parts on as they
+come, is found out before a message is sent, and gRPC serves.
 """
 
 from __future__ import annotations
