@@ -46,6 +46,9 @@ log = logging.getLogger(__name__)
 HERE_BELOW_S = 0.01
 """Ticks that took less processor time lately run on the event loop: as long as it may be kept from reading."""
 
+SHARED_BELOW_S = 0.001
+"""The same while other sessions hold lanes: from here on theirs are read and answered while the world computes."""
+
 GRAPHED = frozenset({"cuda"})
 """Devices on which the calls of every size are prepared as graphs."""
 
@@ -181,7 +184,7 @@ class Engine:
             allowed = self._control.steppable(where)
             if not allowed and len(blocked := self._control.blocked(where)):
                 return self._failed(NeedsReset(blocked.tolist()))
-            if not self._unanswered and len(lanes) == self._arena.in_use and self._is_quick():
+            if not self._unanswered and len(lanes) == self._arena.in_use and self._is_quick(len(lanes)):
                 return self._step_now(Request("step", lanes, where, command, None, allowed), beside)
         return self._submit("step", lanes, command, beside, allowed=allowed)
 
@@ -236,9 +239,12 @@ class Engine:
         """Has these called around every tick on the event loop."""
         self._before_tick, self._after_tick = before, after
 
-    def _is_quick(self, rollouts: int = 0) -> bool:
-        """Whether a tick may run on the event loop, where it would wait for rollouts; so many do not count."""
-        return self._running and self._ticker.work_s < self._here_below_s and self._ticker.rollouts <= rollouts
+    def _is_quick(self, lanes: int, rollouts: int = 0) -> bool:
+        """Whether a tick of so many lanes may run on the event loop, where it would wait for rollouts; so many of those
+        do not count.
+        """
+        below_s = self._here_below_s if lanes == self._arena.in_use else min(self._here_below_s, SHARED_BELOW_S)
+        return self._running and self._ticker.work_s < below_s and self._ticker.rollouts <= rollouts
 
     def _step_now(self, request: Request, beside: Callable[[], None] | None) -> asyncio.Future[StepResult]:
         """A tick of its own; the future is done when it is returned."""
@@ -275,7 +281,7 @@ class Engine:
         request = Request(kind, lanes, where, command, future if awaited else None, allowed)
         if self._here:
             self._here.append(request)
-        elif not self._away and kind in self._quick_kinds and self._is_quick(1 if kind == "borrow" else 0):
+        elif not self._away and kind in self._quick_kinds and self._is_quick(len(lanes), int(kind == "borrow")):
             self._here.append(request)
             loop.call_soon(self._tick_here)
         else:

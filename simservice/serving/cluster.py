@@ -233,7 +233,7 @@ class Cluster:
             "RAY_SERVE_HAPROXY_SOCKET_PATH": str(runtime / "admin.sock"),
             "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(runtime),
             "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(runtime / "server-state"),
-            "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
+            "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, max(1, (os.cpu_count() or 1) // 2))),  # replicas need the others
             # Fixed numbers by default: a second service on this machine would meet the first.
             "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(grpc),
             "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(http - 1),

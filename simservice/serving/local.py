@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import gc
 import signal
 import socket
 import threading
@@ -20,6 +19,7 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from simservice.errors import ConfigError, InternalError, PortInUse
+from simservice.serving import interpreter
 from simservice.serving.facade import WorldService
 from simservice.serving.formers import Formers
 from simservice.serving.registration import NAME, add_world_service
@@ -185,8 +185,7 @@ async def _serve_until_signal(service: LocalService, ready: Callable[[LocalServi
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
     await service.start()
-    gc.collect()
-    gc.freeze()  # what is loaded now stays; walking it again and again made one step in a hundred slow
+    interpreter.settle()
     try:
         ready(service)
         await stopped.wait()

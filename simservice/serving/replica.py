@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -19,6 +18,7 @@ from ray.serve._private.direct_ingress_grpc_util import gRPCDIReceiveStream
 
 from simservice.errors import ConfigError, InternalError
 from simservice.protocol.v1 import service_pb2 as pb
+from simservice.serving import interpreter
 from simservice.serving.announcement import Announcement
 from simservice.serving.facade import CallContext, WorldService
 from simservice.serving.formers import Formers
@@ -96,8 +96,7 @@ class WorldReplica:
         await self._replica.start()
         self._announce(metrics or MetricsConfig())
         self._running = True
-        gc.collect()
-        gc.freeze()  # as local.py does
+        interpreter.settle()
 
     async def ListWorlds(self, request: pb.ListWorldsRequest, grpc_context: CallContext) -> pb.ListWorldsReply:
         """Every world that the fleet serves."""

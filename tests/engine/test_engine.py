@@ -165,6 +165,30 @@ def test_all_that_arrived_while_a_tick_ran_joins_the_next():
     run(scenario, world=world, here_below_s=0.0)
 
 
+def test_ticks_that_take_long_leave_the_event_loop_to_other_sessions():
+    skip_where_worlds_are_graphs()
+    stepped = []
+
+    class Told(Toy):
+        def step(self, state, action, draws):
+            stepped.append(threading.current_thread())
+            return super().step(state, action, draws)
+
+    async def scenario(engine):
+        here, seen = threading.current_thread(), []
+        first = lanes_of(engine, 4)
+        await engine.reset(first, Reset())
+        for work_s, others in ((0.005, 0), (0.0, 1), (0.005, 1)):
+            if others and engine.lanes_in_use == len(first):
+                lanes_of(engine, 4)
+            engine._ticker.work_s = work_s
+            await engine.step(first, act([1] * 4))
+            seen.append(stepped[-1] is here)
+        assert seen == [True, True, False]
+
+    run(scenario, world=Told(toy_spec(), NOISY), here_below_s=0.01)
+
+
 def test_work_that_nobody_waits_for_is_dropped_if_it_has_not_begun_and_done_if_it_has():
     skip_where_worlds_are_graphs()
     entered, go_on = threading.Event(), threading.Event()

@@ -54,7 +54,7 @@ def behind_proxy(address: str) -> Iterator[str]:
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "haproxy.cfg"
-        threads = min(4, os.cpu_count() or 1)
+        threads = min(4, max(1, (os.cpu_count() or 1) // 2))
         path.write_text(CONFIGURATION.format(port=port, address=address, threads=threads).lstrip())
         with subprocess.Popen([get_haproxy_binary(), "-f", str(path), "-db", "-q"], start_new_session=True) as process:
             try:
