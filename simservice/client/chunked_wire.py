@@ -17,11 +17,10 @@ from urllib.parse import unquote
 
 from simservice import __version__
 from simservice.client.wire import Ended, Metadata, status_name
-from simservice.protocol.chunks import Broken, Messages, TooLarge, before, field, fields, metadata, whole
+from simservice.protocol.chunks import Broken, Messages, TooLarge, as_chunk, field, fields, metadata, whole
 
 HEAD_BYTES = 2**17  # of an answer
 READ_BYTES = 2**16
-JOINED_BYTES = 2**14  # below it, copying a message behind its header is cheaper than a write in parts
 KEEPALIVE = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 16_000))
 """So that a peer that vanished without a word is noticed."""
 
@@ -87,13 +86,8 @@ class ChunkedWire:
 
     def send(self, message: bytes) -> None:
         """Sends; what the server said before it ended the stream is still there to be received."""
-        head = before(len(message))
-        if len(message) < JOINED_BYTES:
-            self._put(b"".join((head, message, b"\r\n")))
-        else:
-            self._put(head)
-            self._put(message)
-            self._put(b"\r\n")
+        for part in as_chunk(message):
+            self._put(part)
 
     def receive(self) -> bytes | bytearray:
         """The next message, waiting for it; Ended where there will be none."""

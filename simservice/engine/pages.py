@@ -83,7 +83,7 @@ class Pages:
     def take(self, last: bool) -> Imagined:
         """The part, with what has been written of it; the next one begins."""
         arrays = self._written(self._arrays)
-        if "uncertainty" in arrays and np.isnan(arrays["uncertainty"]).all():
+        if "uncertainty" in arrays and np.isnan(arrays["uncertainty"]).all():  # resting and broken lanes have none
             del arrays["uncertainty"]
         finals = None
         if self._finals:

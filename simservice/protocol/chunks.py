@@ -10,7 +10,7 @@ CHUNK_BYTES = 2**24  # HAProxy's are as large as its buffer at most
 LINE_BYTES = 2**10  # of a chunk's size with its extensions
 TRAILER_BYTES = 2**17  # of all fields behind a body
 FRAME = 5  # the flag that tells of compression, and four bytes of length
-END = b"0\r\n\r\n"  # of a body without trailers
+JOINED_BYTES = 2**14  # below it, copying a message behind its header is cheaper than a write in parts
 
 _OURS = ("host", "content-type", "content-length", "te", "connection", "transfer-encoding")
 _SIZE, _DATA, _BEHIND, _TRAILERS, _OVER = range(5)
@@ -138,9 +138,11 @@ def whole(data: bytes) -> bytes | None:
     return data[begin:-2]
 
 
-def before(size: int) -> bytes:
-    """What stands before a plain message of so many bytes that is a chunk by itself; b"\\r\\n" stands behind it."""
-    return b"%x\r\n\0" % (size + FRAME) + size.to_bytes(4, "big")
+def as_chunk(message: bytes, behind: bytes = b"") -> tuple[bytes, ...]:
+    """A plain message, in two parts, as a chunk by itself: to be written one after another."""
+    size = len(message) + len(behind)
+    parts = b"%x\r\n\0" % (size + FRAME) + size.to_bytes(4, "big"), message, behind + b"\r\n"
+    return (b"".join(parts),) if size < JOINED_BYTES else parts
 
 
 def chunk_size(digits: bytes) -> int:

@@ -5,10 +5,8 @@ Whoever writes a part keeps the interpreter from the thread that plays the next 
 
 from __future__ import annotations
 
-import numpy as np
-
 from simservice.protocol.spaces import dtype_name
-from simservice.protocol.tensors import conform
+from simservice.protocol.tensors import conform, raw_bytes
 from simservice.protocol.varints import numbered, varint
 from simservice.types import Array, Imagined, Leaf, Leaves
 
@@ -50,7 +48,7 @@ def _values(field: int, spec: tuple[Leaf, ...], leaves: Leaves | None, lead: tup
         return []
     inside: list[Bytes] = []
     for leaf in spec:
-        raw = _raw(conform(leaf, leaves[leaf.path], lead))
+        raw = raw_bytes(conform(leaf, leaves[leaf.path], lead))
         inside += (_head(1, len(raw)), raw)
     return _message(field, inside)
 
@@ -63,7 +61,7 @@ def _output(name: str, array: Array) -> list[Bytes]:
 
 
 def _array(field: int, array: Array | None, dtype: str) -> list[Bytes]:
-    return [] if array is None else _sized(field, _raw(array.astype(dtype, copy=False)))
+    return [] if array is None else _sized(field, raw_bytes(array.astype(dtype, copy=False)))
 
 
 def _number(field: int, value: int) -> list[Bytes]:
@@ -80,8 +78,3 @@ def _message(field: int, inside: list[Bytes]) -> list[Bytes]:
 
 def _head(field: int, size: int) -> bytes:
     return varint(field << 3 | _SIZED) + varint(size)
-
-
-def _raw(array: Array) -> Bytes:
-    """The bytes as they lie, to be copied once."""
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data

@@ -13,7 +13,7 @@ import numpy as np
 
 from simservice.protocol.messages import encode_step_result
 from simservice.protocol.spaces import dtype_name
-from simservice.protocol.tensors import LITTLE, conform
+from simservice.protocol.tensors import LITTLE, conform, raw_bytes
 from simservice.protocol.v1 import service_pb2 as pb
 from simservice.protocol.varints import numbered, varint
 from simservice.types import Array, Info, Infos, Leaf, StepResult
@@ -22,7 +22,6 @@ SERVER_NS = b"\x40"  # the tag of PlayReply.server_ns: a field may follow the ot
 SPLIT_NS = (b"\x80\x01", b"\x88\x01", b"\x90\x01", b"\x98\x01")  # of queue_ns, wait_ns, model_ns and encode_ns
 BOOL = np.dtype(np.bool_)
 KINDS_KEPT = 256
-LARGE_BYTES = 2**14  # of an array, which is not copied twice
 KINDS_READ = 8  # of replies, that a reader knows at a time
 
 _Kind = tuple[int, tuple[tuple[str, str, tuple[int, ...], bool], ...]]
@@ -44,7 +43,7 @@ class StepReplies:
             return pb.PlayReply(sequence=sequence, stepped=stepped).SerializeToString()
         lanes = len(result.reward)
         arrays: list[bytes | memoryview] = [
-            _raw(conform(leaf, result.observation[leaf.path], (lanes,))) for leaf in self._leaves
+            raw_bytes(conform(leaf, result.observation[leaf.path], (lanes,))) for leaf in self._leaves
         ]
         arrays += (
             result.reward.astype(np.float64, copy=False).tobytes(),
@@ -206,13 +205,6 @@ def times(server_ns: int, split_ns: Sequence[int] = ()) -> bytes:
     for tag, spent in zip(SPLIT_NS, split_ns, strict=False):
         told += tag + varint(spent)
     return told
-
-
-def _raw(array: Array) -> bytes | memoryview:
-    """The array's bytes; where they are many, as they lie, to be copied once only."""
-    if array.nbytes < LARGE_BYTES:
-        return array.tobytes()
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _info(name: str, value: Array, sizes: Sequence[int]) -> list[bytes]:

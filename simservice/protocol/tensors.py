@@ -20,6 +20,8 @@ from simservice.types import SIMPLE, Array, Leaf, Leaves, from_leaves, leaves_of
 LITTLE = sys.byteorder == "little"
 """The wire is little-endian; nearly every machine is, and then bytes are taken as they are."""
 
+LARGE_BYTES = 2**14  # of an array, which is not copied twice
+
 
 def encode_leaves(
     spec: tuple[Leaf, ...], leaves: Mapping[str, Array], lead: tuple[int, ...] | None = None
@@ -42,6 +44,13 @@ def conform(leaf: Leaf, value: Any, lead: tuple[int, ...] | None) -> Array:
     if array.dtype is not leaf.dtype and array.dtype != leaf.dtype:
         array = _cast(leaf, array)
     return array if LITTLE else array.astype(leaf.dtype.newbyteorder("<"))
+
+
+def raw_bytes(array: Array) -> bytes | memoryview:
+    """The array's bytes; where they are many, as they lie, to be copied once only."""
+    if array.nbytes < LARGE_BYTES:
+        return array.tobytes()
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def decode_leaves(spec: tuple[Leaf, ...], message: pb.Values, lead: tuple[int, ...], *, check: bool = True) -> Leaves:

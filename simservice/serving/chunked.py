@@ -21,7 +21,7 @@ from urllib.parse import quote
 import grpc
 import grpc.aio
 
-from simservice.protocol.chunks import Broken, Messages, TooLarge, before, field, fields, metadata, whole
+from simservice.protocol.chunks import Broken, Messages, TooLarge, as_chunk, field, fields, metadata, whole
 from simservice.serving.begun import Begun
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,6 @@ Begin = Callable[[bytes], Begun[tuple[bytes, bytes]] | None]
 HEAD_BYTES = 2**17  # of a request; HAProxy's buffer, its own bound, is half of that
 BUFFERED_BYTES = 2**22  # of an answer that its reader has not taken, before the writer waits
 WAITING = 2  # messages that have come before anybody asked for them; then nothing more is read
-JOINED_BYTES = 2**14  # below it, copying a message behind its header is cheaper than a write in parts
 
 _ANSWER = (
     b"HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ngrpc-accept-encoding: identity,deflate,gzip\r\n"
@@ -136,10 +135,7 @@ class _Stream(asyncio.Protocol):
     def _send(self, message: bytes, behind: bytes) -> None:
         if self._transport.is_closing():  # uvloop's transports raise
             return
-        size = len(message) + len(behind)
-        parts: tuple[bytes, ...] = (before(size), message, behind + b"\r\n")
-        if size < JOINED_BYTES:
-            parts = (b"".join(parts),)
+        parts = as_chunk(message, behind)
         sent = 0 if self._transport.get_write_buffer_size() else _written(self._descriptor, parts)
         for part in parts:
             if sent < len(part):

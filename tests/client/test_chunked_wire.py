@@ -17,7 +17,7 @@ from simservice.client.channel import PLAY, STREAMS_VARIABLE, Connection
 from simservice.client.chunked_wire import ChunkedWire, NotTaken
 from simservice.client.session import RemoteSession
 from simservice.client.wire import Ended, _OwnWire
-from simservice.protocol.chunks import before
+from simservice.protocol.chunks import as_chunk
 
 MOST = 2**22
 BEGINS = b"HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -25,7 +25,7 @@ ACTION = {"action": np.ones(2, np.int64)}
 
 
 def message(body):
-    return before(len(body)) + body + b"\r\n"
+    return b"".join(as_chunk(body))
 
 
 @contextmanager

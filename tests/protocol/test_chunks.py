@@ -7,19 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simservice.protocol.chunks import (
-    END,
     LINE_BYTES,
     TRAILER_BYTES,
     Broken,
     Messages,
     TooLarge,
-    before,
+    as_chunk,
     fields,
     metadata,
     whole,
 )
 
 MOST = 1000
+END = b"0\r\n\r\n"  # of a body without trailers
 
 
 def chunked(body, cuts):
@@ -52,7 +52,7 @@ def test_messages_and_trailers_are_the_same_however_they_are_cut(messages, chunk
 
 @given(st.binary(max_size=300))
 def test_a_chunk_that_is_one_message_is_read_at_once_and_as_by_the_reader(message):
-    data = before(len(message)) + message + b"\r\n"
+    data = b"".join(as_chunk(message))
     assert whole(data) == message
     reader = Messages(MOST)
     assert list(reader.read(data)) == [(0, message)]
@@ -63,7 +63,7 @@ def test_a_chunk_that_is_one_message_is_read_at_once_and_as_by_the_reader(messag
 
 def test_between_two_messages_is_where_a_chunk_and_a_message_begin():
     reader = Messages(MOST)
-    data = before(3) + b"abc\r\n"
+    data = b"".join(as_chunk(b"abc"))
     for number in range(1, len(data)):
         list(reader.read(data[number - 1 : number]))
         assert not reader.between
