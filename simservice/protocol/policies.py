@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from simservice.errors import InvalidInput, InvalidPolicy, near_miss
+from simservice.protocol.strict import refuse_unknown
 from simservice.protocol.v1 import service_pb2 as pb
 from simservice.types import Array
 
@@ -49,6 +51,16 @@ def encode_update(world: str, graph_hash: str, weights: Mapping[str, Array]) -> 
         for name, array in weights.items()
     ]
     return pb.PutPolicyRequest(world=world, weights=pb.PutPolicyRequest.Weights(graph_hash=graph_hash, weights=told))
+
+
+def decode_put(raw: bytes) -> pb.PutPolicyRequest:
+    """A request of its bytes; InvalidInput for what is none, or has fields that nobody knows here."""
+    try:
+        request = pb.PutPolicyRequest.FromString(raw)
+    except DecodeError:
+        raise InvalidInput("request", "its bytes are no such message; see protos/ for the wire") from None
+    refuse_unknown(request)
+    return request
 
 
 def decode_distribution(number: int) -> str:

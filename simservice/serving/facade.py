@@ -113,7 +113,7 @@ class WorldService(WorldServiceServicer):
         self.streams = Streams()
         self._rooms = CapacityDesk(store)
         self._reports = ReportDesk(report_store(store))
-        self._policies = PolicyDesk()
+        self._policies = PolicyDesk(max((host.policies.limits.file_bytes for host in hosted), default=0))
         self.messages: Mapping[str, world_pb.World] = {host.full_name: encode_world(host.contract) for host in hosted}
 
     # ---- the calls, as gRPC makes them -----------------------------------------------------------------------------
@@ -159,13 +159,13 @@ class WorldService(WorldServiceServicer):
 
         return await self._unary("ReadReports", request, context, answer, pb.ReadReportsReply)
 
-    async def PutPolicy(self, request: pb.PutPolicyRequest, context: CallContext) -> pb.PutPolicyReply:
-        """Takes a policy in, for rollouts to act by."""
+    async def PutPolicy(self, requests: AsyncIterator[bytes], context: CallContext) -> pb.PutPolicyReply:
+        """Takes a policy in, for rollouts to act by; the one request is still to be read."""
 
         async def answer(tenant: Tenant) -> pb.PutPolicyReply:
-            return await self._policies.put(request, await self.host(request.world), tenant)
+            return await self._policies.put(requests, self.host, tenant)
 
-        return await self._unary("PutPolicy", request, context, answer, pb.PutPolicyReply)
+        return await self._unary("PutPolicy", None, context, answer, pb.PutPolicyReply)
 
     async def Play(self, request_iterator: AsyncIterator[Incoming], context: CallContext) -> AsyncIterator[bytes]:
         """The stream that is a session; its replies are serialised."""
@@ -238,7 +238,7 @@ class WorldService(WorldServiceServicer):
     async def _unary(
         self,
         call: str,
-        request: Message,
+        request: Message | None,
         context: CallContext,
         answer: Callable[[Tenant], Awaitable[Reply]],
         nothing: Callable[[], Reply],
@@ -247,9 +247,10 @@ class WorldService(WorldServiceServicer):
         began, code = perf_counter_ns(), "OK"
         try:
             tenant = self.tenants.of(context.invocation_metadata())
-            refuse_unreadable(request)
-            if call not in ("Report", "ReadReports"):  # they look by themselves, and count what they refuse
-                refuse_unknown(request)
+            if request is not None:
+                refuse_unreadable(request)
+                if call not in ("Report", "ReadReports"):  # they look by themselves, and count what they refuse
+                    refuse_unknown(request)
             return await answer(tenant)
         except Exception as error:  # turned into a status, and logged when it is not one of ours
             ours = as_ours(error, call)

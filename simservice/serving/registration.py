@@ -42,8 +42,9 @@ def add_world_service(servicer: Any, server: Any) -> None:
         "ReadReports": grpc.unary_unary_rpc_method_handler(
             servicer.ReadReports, _readable(pb.ReadReportsRequest), pb.ReadReportsReply.SerializeToString
         ),
-        "PutPolicy": grpc.unary_unary_rpc_method_handler(
-            servicer.PutPolicy, _readable(pb.PutPolicyRequest), pb.PutPolicyReply.SerializeToString
+        # Unary to its caller; here its one message is read when the facade wants it, see serving/policies.py.
+        "PutPolicy": _Replaced(
+            grpc.stream_unary_rpc_method_handler(servicer.PutPolicy, None, pb.PutPolicyReply.SerializeToString)
         ),
         # A stream's iterator raises DecodeError where the facade can answer it.
         "Play": _Replaced(grpc.stream_stream_rpc_method_handler(servicer.Play, pb.PlayRequest.FromString)),
@@ -78,7 +79,7 @@ class _StreamContext(Protocol):
 
 
 class _Replaced(RpcMethodHandler):  # type: ignore[misc]
-    """A handler of streams: what Ray Serve puts in the place of its behaviour gets a DirectCall for the requests."""
+    """A handler that reads its requests: what Ray Serve puts in its behaviour's place gets a DirectCall for them."""
 
     __slots__ = ()
 
@@ -86,6 +87,8 @@ class _Replaced(RpcMethodHandler):  # type: ignore[misc]
         return super().__new__(cls, *handler)  # type: ignore[no-any-return]
 
     def _replace(self, **changes: Any) -> RpcMethodHandler:
+        if not self.response_streaming:
+            return RpcMethodHandler(*self)._replace(**{**changes, "stream_unary": _directly(changes["stream_unary"])})
         behaviour = changes["stream_stream"]
 
         async def play(requests: AsyncIterator[pb.PlayRequest], context: _StreamContext) -> AsyncIterator[bytes]:
@@ -94,6 +97,13 @@ class _Replaced(RpcMethodHandler):  # type: ignore[misc]
 
         _streams[:] = [play]
         return RpcMethodHandler(*self)._replace(**{**changes, "stream_stream": play})
+
+
+def _directly(behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    async def call(requests: AsyncIterator[Any], context: _StreamContext) -> Any:
+        return await behaviour(DirectCall(context), context)
+
+    return call
 
 
 async def serve_streams_at(path: str) -> ChunkedServer:

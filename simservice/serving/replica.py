@@ -34,6 +34,21 @@ log = logging.getLogger(__name__)
 DRAIN_S = 15.0  # for a stream to come to the end of the request under way
 
 
+def _below_serve(requests: object, context: CallContext) -> DirectCall | None:
+    """The call below Serve's wrappers, which would also turn a client that vanished into a clean end.
+
+    None, with the status set, for a call that came by Serve's proxy: HAProxy knows no replica at the moment.
+    """
+    inner = getattr(requests, "_request_iterator", None)
+    if not isinstance(inner, gRPCDIReceiveStream):
+        context.set_code(grpc.StatusCode.UNAVAILABLE)
+        context.set_details("the world's replicas are being replaced; connect again")
+        return None
+    call = inner._request_iterator
+    assert isinstance(call, DirectCall), "the service was not registered by add_world_service"
+    return call
+
+
 def before_waiting_for_streams(leave: Callable[[], Awaitable[None]]) -> None:
     """Calls `leave` once in this process when Serve stops the replica, after HAProxy has had time to hear of it.
 
@@ -118,22 +133,20 @@ class WorldReplica:
         """Hands reported episodes to who may read them."""
         return await self._facade.ReadReports(request, grpc_context)
 
-    async def PutPolicy(self, request: pb.PutPolicyRequest, grpc_context: CallContext) -> pb.PutPolicyReply:
+    async def PutPolicy(self, request_stream: AsyncIterator[bytes], grpc_context: CallContext) -> pb.PutPolicyReply:
         """Takes a policy in."""
-        return await self._facade.PutPolicy(request, grpc_context)
+        call = _below_serve(request_stream, grpc_context)
+        if call is None:
+            return pb.PutPolicyReply()
+        return await self._facade.PutPolicy(cast(AsyncIterator[bytes], call), grpc_context)
 
     async def Play(
         self, request_stream: AsyncIterator[pb.PlayRequest], grpc_context: CallContext
     ) -> AsyncIterator[bytes]:
         """The stream that is a session."""
-        requests = getattr(request_stream, "_request_iterator", None)
-        if not isinstance(requests, gRPCDIReceiveStream):
-            grpc_context.set_code(grpc.StatusCode.UNAVAILABLE)
-            grpc_context.set_details("the world's replicas are being replaced; connect again")
+        call = _below_serve(request_stream, grpc_context)
+        if call is None:
             return
-        # Read and written below Serve's wrappers, which would also turn a client that vanished into a clean end.
-        call = requests._request_iterator
-        assert isinstance(call, DirectCall), "the service was not registered by add_world_service"
         async with aclosing(cast(AsyncGenerator[bytes, None], self._facade.Play(call, grpc_context))) as replies:
             async for reply in replies:
                 await call.write(reply)

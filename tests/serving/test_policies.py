@@ -120,9 +120,10 @@ def test_the_receipt_lists_what_an_update_must_hold(toy_server):
         (lambda: bytes(33 * 2**20), PolicyLimitExceeded, "bytes of the file"),
     ],
 )
-def test_a_hostile_file_comes_back_as_a_typed_error(toy_server, file, error, words):
-    with pytest.raises(error, match=words):
-        put_policy(toy_server.address, "toy", model=file(), distribution="categorical")
+def test_a_hostile_file_comes_back_as_a_typed_error(toy_folder, file, error, words):
+    config = LocalConfig(grace_s=0.1)
+    with LocalServer([toy_folder], store_url="memory:", config=config) as server, pytest.raises(error, match=words):
+        put_policy(server.address, "toy", model=file(), distribution="categorical")
 
 
 def test_a_distribution_that_does_not_fit_the_actions_is_named(toy_server):
@@ -134,26 +135,56 @@ def test_a_distribution_that_does_not_fit_the_actions_is_named(toy_server):
         put_policy(toy_server.address, "toy")
 
 
-def test_mutated_requests_never_end_in_internal_or_unknown(toy_server):
+def test_mutated_requests_never_end_in_internal_or_unknown(toy_folder, tmp_path):
+    # Many tenants: one whose requests are refused again and again would wait for longer and longer.
+    path, tokens = tenants_file(tmp_path, **{f"lab{number}": {} for number in range(20)})
+    config = LocalConfig(tenants=str(path), grace_s=0.1)
     rng = random.Random(0)
     whole = pb.PutPolicyRequest.Whole(model=files.mlp((4, 2, 3)), distribution=pb.POLICY_DISTRIBUTION_CATEGORICAL)
     good = pb.PutPolicyRequest(world="toy", whole=whole).SerializeToString()
-    graph_hash = put_policy(toy_server.address, "toy", model=whole.model, distribution="categorical").graph_hash
     weights = [
         pb.PolicyWeight(name=name, dtype=array.dtype.name, shape=array.shape, data=array.tobytes())
         for name, array in weights_of(whole.model).items()
     ]
-    update = pb.PutPolicyRequest(
-        world="toy", weights=pb.PutPolicyRequest.Weights(graph_hash=graph_hash, weights=weights)
-    ).SerializeToString()
     codes = Counter()
-    with grpc.insecure_channel(toy_server.address) as channel:
+    with (
+        LocalServer([toy_folder], store_url="memory:", config=config) as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
         call = channel.unary_unary("/simservice.protocol.v1.WorldService/PutPolicy")
-        for number in range(300):
-            try:
-                call(mutated(rng, update if number % 3 else good), timeout=20)
-                codes["OK"] += 1
-            except grpc.RpcError as error:
-                codes[error.code().name] += 1
-    assert not {"INTERNAL", "UNKNOWN", "DEADLINE_EXCEEDED"} & set(codes), codes
+        for token in tokens.values():
+            receipt = put_policy(server.address, "toy", model=whole.model, distribution="categorical", token=token)
+            update = pb.PutPolicyRequest(
+                world="toy", weights=pb.PutPolicyRequest.Weights(graph_hash=receipt.graph_hash, weights=weights)
+            ).SerializeToString()
+            for number in range(15):
+                try:
+                    call(
+                        mutated(rng, update if number % 3 else good),
+                        timeout=20,
+                        metadata=[("authorization", f"Bearer {token}")],
+                    )
+                    codes["OK"] += 1
+                except grpc.RpcError as error:
+                    codes[error.code().name] += 1
+    assert not {"INTERNAL", "UNKNOWN", "DEADLINE_EXCEEDED", "UNAUTHENTICATED"} & set(codes), codes
     assert codes["INVALID_ARGUMENT"] > 50
+
+
+def test_who_was_refused_much_waits_and_is_then_heard(toy_folder):
+    garbage = bytes(9 * 2**20)
+    with (
+        LocalServer([toy_folder], store_url="memory:", config=LocalConfig(grace_s=0.1)) as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        call = channel.unary_unary("/simservice.protocol.v1.WorldService/PutPolicy")
+
+        def refused(message, timeout):
+            with pytest.raises(grpc.RpcError) as found:
+                call(message, timeout=timeout)
+            return found.value.code().name
+
+        assert refused(garbage, 60) == "INVALID_ARGUMENT"  # counts for 18 MiB of the 32 that there are at first
+        assert refused(garbage, 60) == "INVALID_ARGUMENT"  # for 36
+        assert refused(garbage, 0.5) == "DEADLINE_EXCEEDED"
+        assert put_policy(server.address, "toy", model=files.mlp(), distribution="categorical").content_hash

@@ -4,10 +4,20 @@ import asyncio
 
 import pytest
 
-from simservice.errors import PolicyLimitExceeded
+from simservice.errors import InvalidInput, PolicyLimitExceeded
 from simservice.serving.policies import Toll, TollConfig
 
-CONFIG = TollConfig(bytes_per_s=1000, burst_bytes=500, least_bytes=100, longest_wait_s=0.3, waiting_bytes=1000)
+CONFIG = TollConfig(
+    bytes_per_s=1000,
+    burst_bytes=500,
+    least_bytes=100,
+    refused_times=8,
+    longest_wait_s=0.3,
+    longest_debt_s=2.0,
+    waiting_calls=3,
+    reading_calls=2,
+    reading_s=0.05,
+)
 
 
 class Clock:
@@ -23,20 +33,32 @@ def run(use):
     async def sleep(seconds):
         waited.append(round(seconds, 3))
         clock.now += seconds
+        await asyncio.sleep(0)
 
     asyncio.run(use(Toll(CONFIG, clock, sleep), clock, waited))
 
 
-def test_a_burst_is_free_and_what_is_beyond_waits_for_its_bytes():
+async def sent(*messages):
+    for message in messages:
+        yield message
+
+
+async def put(toll, tenant, size, refused=False):
+    raw = await toll.read(tenant, sent(bytes(size)))
+    assert len(raw) == size
+    toll.judge(tenant, size, refused)
+
+
+def test_a_burst_is_free_and_what_comes_after_it_waits_for_its_bytes():
     async def use(toll, clock, waited):
-        await toll.pay("lab", 500)
+        await put(toll, "lab", 700)
         assert waited == []
-        await toll.pay("lab", 200)
+        await put(toll, "lab", 1)  # counts for the least
         assert waited == [0.2]
-        await toll.pay("lab", 1)  # counts for the least
+        await put(toll, "lab", 200)
         assert waited == [0.2, 0.1]
         clock.now += 60.0
-        await toll.pay("lab", 500)
+        await put(toll, "lab", 500)
         assert len(waited) == 2
 
     run(use)
@@ -45,30 +67,107 @@ def test_a_burst_is_free_and_what_is_beyond_waits_for_its_bytes():
 def test_nobody_waits_for_another_tenant():
     async def use(toll, clock, waited):
         for _ in range(3):
-            await toll.pay("lab", 250)
-        await toll.pay("shop", 250)
-        assert waited == [0.25]
+            await put(toll, "lab", 300)
+        await put(toll, "shop", 250)
+        assert waited == [0.1]
 
     run(use)
 
 
-def test_a_debt_that_is_too_long_is_sent_away_with_the_time_and_does_not_grow_for_ever():
+def test_nothing_is_read_of_who_owes_too_much():
     async def use(toll, clock, waited):
-        for _ in range(9):
-            with pytest.raises(PolicyLimitExceeded) as found:
-                await toll.pay("lab", 900)
-        assert 0.3 < found.value.retry_after_s <= 0.6
-        assert max(waited) == 0.3
-        clock.now += 0.6
-        await toll.pay("lab", 100)
+        await put(toll, "lab", 900)
+        requests = sent(b"never read")
+        with pytest.raises(PolicyLimitExceeded, match="bytes a second") as found:
+            await toll.read("lab", requests)
+        assert waited == [0.3] and found.value.retry_after_s == pytest.approx(0.1)
+        assert await anext(requests) == b"never read"
+        clock.now += 0.1
+        await put(toll, "lab", 100)
 
     run(use)
 
 
-def test_too_many_bytes_that_wait_are_sent_away_at_once():
+def test_what_is_refused_counts_for_more_each_time_and_what_is_taken_forgives():
     async def use(toll, clock, waited):
+        debts = []
+        for refused in (True, True, True, True, False, False, False, True):
+            clock.now += 1e6  # all is paid
+            await toll.read("lab", sent(bytes(200)))
+            toll.judge("lab", 200, refused)
+            debts.append(round(toll._budget.owed_s("lab") * 1000 + 500))
+        assert debts == [500, 800, 1600, 1600, 500, 500, 500, 500]
+
+    run(use)
+
+
+def test_debts_do_not_grow_for_ever():
+    async def use(toll, clock, waited):
+        for _ in range(5):
+            clock.now += 2.0
+            await put(toll, "lab", 9_000, refused=True)
+        with pytest.raises(PolicyLimitExceeded) as found:
+            await put(toll, "lab", 1)
+        assert found.value.retry_after_s == pytest.approx(2.0 - 0.3)
+
+    run(use)
+
+
+def test_of_calls_that_come_together_the_first_pays_for_what_the_last_message_was():
+    async def use(toll, clock, waited):
+        await put(toll, "lab", 900)
+        clock.now += 60.0
+        await asyncio.gather(*(put(toll, "lab", 100) for _ in range(2)))
+        assert waited == []  # the first turned out to be small before the second came
+        await put(toll, "lab", 900)
+        clock.now += 60.0
+        gate = asyncio.Event()
+
+        async def slow():
+            await gate.wait()
+            yield bytes(10)
+
+        first = asyncio.create_task(toll.read("lab", slow()))
+        await asyncio.sleep(0)
+        second = asyncio.create_task(toll.read("lab", sent(bytes(10))))
+        await asyncio.sleep(0)
+        gate.set()
+        await asyncio.gather(first, second, return_exceptions=True)
+        assert waited[:1] == [0.3]  # 900 bytes were expected of the first, and 500 were there
+
+    run(use)
+
+
+def test_too_many_calls_are_sent_away_at_once():
+    async def use(toll, clock, waited):
+        gate = asyncio.Event()
+
+        async def slow():
+            await gate.wait()
+            yield bytes(10)
+
+        calls = [asyncio.create_task(toll.read("lab", slow())) for _ in range(3)]
+        await asyncio.sleep(0)
         with pytest.raises(PolicyLimitExceeded, match="bytes a second"):
-            await toll.pay("lab", 5000)
+            await toll.read("lab", sent(bytes(10)))
         assert waited == []
+        gate.set()
+        assert await asyncio.gather(*calls) == [bytes(10)] * 3
+        await put(toll, "lab", 10)
+
+    run(use)
+
+
+def test_a_message_that_does_not_come_is_not_waited_for_and_none_is_named():
+    async def use(toll, clock, waited):
+        async def never():
+            await asyncio.Event().wait()
+            yield b""
+
+        with pytest.raises(PolicyLimitExceeded, match="seconds for its message to arrive"):
+            await toll.read("lab", never())
+        with pytest.raises(InvalidInput, match="ended without a message"):
+            await toll.read("lab", sent())
+        await put(toll, "lab", 10)  # its place is free again
 
     run(use)

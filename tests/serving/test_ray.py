@@ -10,18 +10,29 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
+import policy_files
 import pytest
 import toy_reality
 from processes import descendants, listening_addresses
 from prometheus_client.parser import text_string_to_metric_families
 from replicas import wait_until_up
 
+from simservice.client.policies import put_policy
 from simservice.client.reports import read_reports, report
 from simservice.client.session import RemoteSession
 from simservice.client.worlds import get_world, list_worlds
 from simservice.data.collect import collect_episodes
-from simservice.errors import ConfigError, CorruptCheckpoint, InternalError, ModelRetired, PortInUse, UnknownWorld
+from simservice.errors import (
+    ConfigError,
+    CorruptCheckpoint,
+    InternalError,
+    ModelRetired,
+    PolicyLimitExceeded,
+    PortInUse,
+    UnknownWorld,
+)
 from simservice.serving.address import SINGLE_PORTS, check_address, hold_ports
 from simservice.serving.haproxy_launcher import lead_strays, restrict
 from simservice.serving.local import LocalServer
@@ -82,6 +93,22 @@ def test_real_episodes_are_reported_through_haproxy_and_read_at_any_replica(ray_
     contract = get_world(ray_service.address, "noisy")
     for _ in range(4):  # HAProxy takes turns
         assert len(read_reports(ray_service.address, contract)[0]) == 3
+
+
+def test_a_policy_is_put_through_haproxy_and_acts_at_any_replica(ray_service):
+    file = policy_files.mlp()
+    receipt = put_policy(ray_service.address, "noisy", model=file, distribution="categorical")
+    where = {"address": ray_service.address, "world": "noisy"}
+    made = [gym.make_vec("simservice/World-v0", num_envs=4, **where) for _ in range(4)]  # HAProxy takes turns
+    for envs in made:
+        envs.reset()
+        played = envs.unwrapped.imagine(policy=receipt.content_hash, steps=3)
+        head, _ = policy_files.mlp_forward(file, played.start)
+        np.testing.assert_allclose(played.outputs["action_dist_inputs"][0], head, atol=1e-4)
+    for envs in made:
+        envs.close()
+    with pytest.raises(PolicyLimitExceeded, match="bytes of the file"):
+        put_policy(ray_service.address, "noisy", model=bytes(20 * 2**20), distribution="categorical")
 
 
 def test_worlds_come_change_version_grow_and_go_while_others_are_served(ray_service, save_toy: Callable[..., Path]):

@@ -73,8 +73,9 @@ def _bounded(head: dict[str, Any], blobs: list[bytes]) -> tuple[dict[str, Any], 
         late = time.monotonic() >= deadline
         if late:
             os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-    return answer or (_told(_ended(status, late, limits)), [])
+        _, status, used = os.wait4(child, 0)
+    told, found = answer or (_told(_ended(status, late, limits)), [])
+    return {**told, "processor_s": used.ru_utime + used.ru_stime}, found
 
 
 def _answer(peer: socket.socket, head: dict[str, Any], blobs: list[bytes], limits: PolicyLimits) -> None:

@@ -11,9 +11,11 @@ import socket
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from simservice.engine.uploads.budget import Budget
 from simservice.engine.uploads.limits import PolicyLimits
 from simservice.engine.uploads.messages import receive, send
 from simservice.engine.uploads.record import PolicyGraph
@@ -22,6 +24,8 @@ from simservice.errors import InternalError, PolicyLimitExceeded, error_class
 
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR")
 """Of this process's environment; what else stands there (addresses, tokens) is none of a file's business."""
+
+MOST_OWED_S = 120.0  # a tenant waits no longer than this for what its files took
 
 GRACE_S = 10.0  # beyond the inspection's own limit, until its process counts as lost
 
@@ -33,6 +37,8 @@ class Inspector:
         self._limits = limits
         self._thread = ThreadPoolExecutor(1, "policy inspector")
         self._waiting: Counter[str] = Counter()
+        share, burst_s = limits.inspecting_share, limits.inspecting_burst_s
+        self._budget = Budget(share, burst_s, MOST_OWED_S * share)
         self._process: subprocess.Popen[bytes] | None = None
         self._peer: socket.socket | None = None
         self._stopped = False
@@ -41,8 +47,10 @@ class Inspector:
         """The graph and its weights; InvalidPolicy or PolicyLimitExceeded says what is wrong with the file."""
         self.refuse_crowds(tenant)
         self._waiting[tenant] += 1
-        future = self._thread.submit(self._ask, file, requirements)
         loop = asyncio.get_running_loop()
+        future = self._thread.submit(
+            self._ask, file, requirements, lambda used_s: loop.call_soon_threadsafe(self._budget.take, tenant, used_s)
+        )
         future.add_done_callback(lambda done: loop.call_soon_threadsafe(self._leave, tenant))
         return await asyncio.wrap_future(future)
 
@@ -55,8 +63,16 @@ class Inspector:
         self._end()
 
     def refuse_crowds(self, tenant: str) -> None:
-        """PolicyLimitExceeded, with the time to come again, where too many are waiting."""
+        """PolicyLimitExceeded, with the time to come again, where too many wait or the tenant's took too long."""
         limits = self._limits
+        if owed_s := self._budget.owed_s(tenant):
+            raise PolicyLimitExceeded(
+                "processor seconds of inspecting one tenant's policies",
+                found="more a second",
+                most=limits.inspecting_share,
+                remedy="come again, with fewer or smaller ones; other weights for a known graph need no inspection",
+                retry_after_s=owed_s,
+            )
         for found, most in (
             (self._waiting[tenant], limits.inspections_waiting_per_tenant),
             (self._waiting.total(), limits.inspections_waiting),
@@ -73,8 +89,11 @@ class Inspector:
 
     # ---- in the thread -----------------------------------------------------------------------------------------------
 
-    def _ask(self, file: bytes, requirements: Requirements) -> tuple[PolicyGraph, bytes]:
+    def _ask(
+        self, file: bytes, requirements: Requirements, used: Callable[[float], object]
+    ) -> tuple[PolicyGraph, bytes]:
         head, blobs = self._exchange(requirements.to_head(self._limits), [*requirements.samples, file])
+        used(head["processor_s"])
         if "reason" in head:
             raise error_class(head["reason"]).from_wire(head["message"], head["details"])
         record, weights = blobs

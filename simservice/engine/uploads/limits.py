@@ -26,5 +26,7 @@ class PolicyLimits:
     inspection_bytes: int = 768 * 2**20  # of address space, beside what the libraries take
     inspections_waiting: int = 8  # in one process; whoever comes when there are more is told to come again
     inspections_waiting_per_tenant: int = 2
+    inspecting_share: float = 0.1  # of a processor, for one tenant's files in one process; then they come later
+    inspecting_burst_s: float = 4.0  # processor seconds before that counts: some hundred small networks
     loaded: int = 32  # sessions kept in the process, the last used ones
     loaded_bytes: int = 256 * 2**20

@@ -21,7 +21,7 @@ from simservice.engine.uploads.limits import PolicyLimits
 from simservice.engine.uploads.shelf import requirements_of
 from simservice.errors import InvalidPolicy, PolicyLimitExceeded
 
-LIMITS = PolicyLimits(most_rows=16)
+LIMITS = PolicyLimits(inspecting_burst_s=1e6, most_rows=16)
 
 
 def main(seed: int, count: int) -> None:

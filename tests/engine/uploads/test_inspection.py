@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from simservice.errors import InvalidPolicy, PolicyLimitExceeded
 
 OBSERVATION = spaces.Box(-np.inf, np.inf, (4,), np.float32)
 TOY = requirements_of("categorical", OBSERVATION, spaces.Discrete(3))
-LIMITS = PolicyLimits(inspection_s=240.0)  # whatever else the machine does
+LIMITS = PolicyLimits(inspecting_burst_s=1e6, inspection_s=240.0)  # whatever else the machine does
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +203,24 @@ def test_crowds_are_told_when_to_come_again_and_nobody_crowds_others_out(inspect
     refused = [answer for answer in answers if isinstance(answer, PolicyLimitExceeded)]
     assert len(refused) == 3 and answers[-1] not in refused
     assert all(error.retry_after_s == 1.0 for error in refused)
+
+
+def test_a_tenant_whose_files_took_long_comes_again_later_and_others_do_not_wait():
+    inspector = Inspector(replace(LIMITS, inspecting_burst_s=1e-3, inspecting_share=1e-3))
+
+    async def put():
+        with pytest.raises(InvalidPolicy):
+            await inspector.inspect(files.huge_loop(), TOY, "lab")
+        with pytest.raises(PolicyLimitExceeded, match="processor seconds of inspecting") as found:
+            await inspector.inspect(files.huge_loop(), TOY, "lab")
+        with pytest.raises(InvalidPolicy):
+            await inspector.inspect(files.huge_loop(), TOY, "shop")
+        return found.value.retry_after_s
+
+    try:
+        assert 1.0 < asyncio.run(put()) <= 120.0
+    finally:
+        inspector.stop()
 
 
 def test_the_process_comes_back_when_it_was_killed(inspect, inspector):
