@@ -3,14 +3,19 @@
 import json
 from contextlib import ExitStack
 
+import numpy as np
 import pytest
-from bench import report
+import torch
+from bench import report, stand_ins
 from bench.__main__ import ROWS, main
 from bench.crowd import ECHO, crowd
 from bench.lines import Found, Pace, at_least, at_most, table
+from bench.peers.raw_echo import RawStream
 from bench.player import players
 from bench.processes import served_by
 from bench.timing import Round, Series, Spread
+
+from simservice.worlds.noise import lane_draws
 
 JUDGED = Pace(rounds=3, seconds=0.1)
 
@@ -57,6 +62,25 @@ def test_a_crowd_at_bare_echoes_has_one_for_each_client_and_waits_as_long_as_the
     assert played.p50 >= 0.02
     assert 3 <= played.steps <= 30
     assert played.rate == pytest.approx(16 * played.steps / 0.2, rel=0.5)
+
+
+def test_a_bare_server_steps_a_world_for_all_that_wait_as_the_world_itself_does():
+    world = stand_ins.world("recurrent", "recurrent").eval()
+    actions = np.arange(3) % 3
+    with served_by("bench.peers.raw_shared", "recurrent") as address:
+        first, second = RawStream(address), RawStream(address)
+        told = [(first.ask(actions.tobytes()), second.ask(actions[:2].tobytes())) for _ in range(2)]
+        first.close()
+        second.close()
+    assert [[len(one) for one in pair] for pair in told] == [[3 * 37, 2 * 37]] * 2  # 8 numbers, a reward, an end
+    seeds, state = torch.arange(3), None
+    with torch.inference_mode():
+        state = world.init(lane_draws(world.draws["init"], seeds, torch.zeros(3, dtype=torch.int64), "init"))
+        for number, (found, _) in enumerate(told, 1):
+            luck = lane_draws(world.draws["step"], seeds, torch.full((3,), number), "step")
+            state, _ = world.step(state, {"action": torch.from_numpy(actions)}, luck)
+            seen = np.frombuffer(found, np.float32, 24).reshape(3, 8)
+            np.testing.assert_allclose(seen, world.emit(state)["observation"].numpy(), rtol=1e-5, atol=1e-6)
 
 
 def test_a_ratio_is_the_median_over_rounds_of_the_same_round():

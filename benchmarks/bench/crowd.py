@@ -3,7 +3,8 @@ pause while it is told to.
 
 As a program: `python -m bench.crowd ADDRESSES WORLD CLIENTS LANES`; each line with seconds on its input is answered by
 how many steps its clients did meanwhile and in how many seconds. Of several addresses, with commas between, each client
-has the next. Without a world (ECHO) what is there is a bare echo, and a step is a message as long as one.
+has the next. Without a world (ECHO) what is there is a bare echo, and a step is a message as long as one; with SHARED
+in its place a bare server of peers/raw_shared.py, and a step is a message of actions.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from bench.timing import Round
 from simservice.client.session import RemoteSession
 
 ECHO = "-"
+SHARED = "="
 STEP_BYTES, STEPPED_BYTES = 150, 470  # of a step of 16 lanes of four numbers, and of its reply
 
 
@@ -103,9 +105,10 @@ class Player:
 
 
 def player(address: str, world: str, lanes: int) -> Player:
-    """A client of a world, or of an echo."""
-    if world == ECHO:
-        stream, request = RawStream(address), os.urandom(STEP_BYTES)
+    """A client of a world, or of a bare server."""
+    if world in (ECHO, SHARED):
+        stream = RawStream(address)
+        request = os.urandom(STEP_BYTES) if world == ECHO else np.ones(lanes, np.int64).tobytes()
         return Player(lambda: stream.ask(request), stream.close)
     session = RemoteSession(address, world, num_envs=lanes)
     session.reset()

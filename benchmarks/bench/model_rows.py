@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from bench import stand_ins
-from bench.crowd import ECHO, STEPPED_BYTES, crowd
+from bench.crowd import ECHO, SHARED, STEPPED_BYTES, crowd
 from bench.lines import Found, Pace, at_least, table, told
 from bench.peers.proxied_echo import behind_proxy
 from bench.player import players
@@ -38,18 +38,29 @@ def recurrent(stage: Stage, pace: Pace) -> Found:
 
 
 def many_clients(stage: Stage, pace: Pace) -> Found:
-    """The same world and as many lanes, in many hands."""
+    """The same world and as many lanes, in many hands; and in a bare server that steps it for whoever waits.
+
+    That one tells what of it is the machine's: it has no sessions, journal, metrics or codec.
+    """
     row = "many-clients"
     one, many = f"1 client of {LANES} lanes", f"{CLIENTS} clients of {LANES_EACH} lanes"
+    bare_one, bare_many = f"{one}, of a bare server", f"{many}, of a bare server"
     with ExitStack() as stack:
         address, name = stack.enter_context(stage.serving("recurrent"))
         runners: dict[str, Contestant] = {
             many: stack.enter_context(crowd(address, name, CLIENTS, LANES_EACH)),
             one: stack.enter_context(crowd(address, name, 1, LANES, processes=1)),
         }
+        server = stack.enter_context(served_by("bench.peers.raw_shared", "recurrent"))
+        bare = stack.enter_context(behind_proxy(server))
+        runners[bare_many] = stack.enter_context(crowd(bare, SHARED, CLIENTS, LANES_EACH))
+        runners[bare_one] = stack.enter_context(crowd(bare, SHARED, 1, LANES, processes=1))
         series = compete(runners, pace.rounds, 2 * pace.seconds)
-    line = at_least(row, f"{many} over {one}", series.ratio(many, one, "rate"), 0.7, 0.9, pace)
-    return Found([line], [table(row, "the same recurrent world, shared", series)])
+    lines = [
+        at_least(row, f"{many} over {one}", series.ratio(many, one, "rate"), 0.7, 0.9, pace),
+        told(row, "the same of a bare grpc.aio server of the world", series.ratio(bare_many, bare_one, "rate")),
+    ]
+    return Found(lines, [table(row, "the same recurrent world, shared", series)])
 
 
 def replicas(stage: Stage, pace: Pace) -> Found:

@@ -66,11 +66,17 @@ def peer(lanes: int, request_bytes: int, reply_bytes: int) -> Iterator[Echo]:
 def serve(answer: Callable[[bytes], bytes]) -> None:
     """Answers every message of every stream until the process is ended; prints the address."""
 
-    async def main() -> None:
-        async def play(requests: AsyncIterator[bytes], context: object) -> AsyncIterator[bytes]:
-            async for request in requests:
-                yield answer(request)
+    async def play(requests: AsyncIterator[bytes], context: object) -> AsyncIterator[bytes]:
+        async for request in requests:
+            yield answer(request)
 
+    serve_streams(play)
+
+
+def serve_streams(play: Callable[[AsyncIterator[bytes], object], AsyncIterator[bytes]]) -> None:
+    """The same of streams that are answered by something of one's own."""
+
+    async def main() -> None:
         server = grpc.aio.server(options=OPTIONS)
         service, method = PLAY.removeprefix("/").split("/")
         handler = grpc.method_handlers_generic_handler(service, {method: grpc.stream_stream_rpc_method_handler(play)})
