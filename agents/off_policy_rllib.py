@@ -18,7 +18,7 @@ from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from simservice.client.rllib import SERVED_ENV_ID, RolloutEnvRunner, local_ray
 from simservice.client.worlds import get_world
 
-UPDATES_A_STEP = {"dqn": 0.125, "sac": 0.5}
+UPDATES_A_STEP = {"dqn": 0.125, "sac": 1.0}
 BATCH = {"dqn": 64, "sac": 128}
 
 
@@ -71,7 +71,7 @@ def settings(kind: str, args: argparse.Namespace) -> DQNConfig | SACConfig:
     if isinstance(config, DQNConfig):
         config.training(lr=1e-3, epsilon=[[0, 1.0], [args.steps // 3, 0.05]], target_network_update_freq=500)
     else:
-        config.training(actor_lr=1e-3, critic_lr=1e-3, alpha_lr=1e-3)
+        config.training(actor_lr=1e-3, critic_lr=1e-3, alpha_lr=1e-3, gamma=0.95, tau=0.01)
     config.reporting(
         min_time_s_per_iteration=0,
         min_sample_timesteps_per_iteration=1_000,

@@ -43,7 +43,7 @@ from simservice.types import Array  # noqa: E402
 OWN, ROLLOUTS = "RLlib's own", "rollouts"
 WORLDS = {"cartpole": ("CartPole-v1", 1_500), "pendulum": ("Pendulum-v1", 3_000)}
 WORLD_OF = {"ppo": "cartpole", "dqn": "cartpole", "sac": "pendulum"}
-STEPS = {"ppo": PPOSettings.total_steps, "dqn": 30_000, "sac": 12_000}
+STEPS = {"ppo": PPOSettings.total_steps, "dqn": 30_000, "sac": 6_400}
 SCORED_EPISODES = 20
 SCORED_FROM = 90_000  # the first seed of the real episodes
 BINS = 14  # of the curve

@@ -34,7 +34,7 @@ from simservice.serving.address import SINGLE_PORTS, PortRange, check_address, h
 from simservice.serving.chunked import ChunkedServer
 from simservice.serving.guardian import end_leftovers
 from simservice.serving.registration import serve_streams_at
-from simservice.serving.settings import GRPC_EXPERIMENTS, DoorSettings
+from simservice.serving.settings import GRPC_EXPERIMENTS, MAX_MESSAGE_BYTES, DoorSettings
 from simservice.serving.tenants import Tenants
 from simservice.serving.tls import read_tls
 
@@ -84,6 +84,8 @@ def serve_settings() -> dict[str, str]:
         "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
         # Three misses in a row and HAProxy is started again: after a crash 28 s by Serve's default of 10.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+        # A message is in memory before anybody can refuse it; Serve would take 2 GiB.
+        "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(MAX_MESSAGE_BYTES),
         # Serve's own metrics; gathered ten times a second they add up in many replicas.
         "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "2000",
         "GRPC_EXPERIMENTS": GRPC_EXPERIMENTS,

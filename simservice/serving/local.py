@@ -36,6 +36,7 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.so_reuseport", 0),  # else two servers share a port and each gets half of the calls
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.http2.bdp_probe", 0),  # else windows grow to tens of megabytes, also of calls that nobody reads yet
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),  # clients ping to notice a dead server
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.keepalive_time_ms", 20_000),  # a client that vanished without a word is noticed, and its stream ends

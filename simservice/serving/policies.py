@@ -1,8 +1,8 @@
 """Takes policies in: from the message to the world's library. Knows no gRPC and no ONNX.
 
-A call's message is read only when its tenant owes nothing for those before it. Until then gRPC's windows hold it back
-at the sender, so who sends much, or what is refused, waits for itself instead of keeping the event loop from other
-tenants' steps.
+A call's message is read only when its tenant owes nothing for those before it. Until then gRPC takes no more of it than
+a window, so who sends much, or what is refused, waits for itself instead of keeping the event loop from other tenants'
+steps.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from simservice.serving.facade import Hosted
 
 PAID_S = 1e-3  # who owes for less owes nothing
+LEAST_PAUSE_S = 0.1  # until somebody is to come again
 BESIDE_FILE_BYTES = 2**20  # of a request: names and shapes
 
 
@@ -74,21 +75,17 @@ class Toll:
         """A call's message; PolicyLimitExceeded, with the time to come again, of a tenant who owes too much."""
         door = self._door(tenant)
         if door.calls >= self.config.waiting_calls:
+            await self.hold(self.config.come_again_s)
             raise self._too_much(tenant)
         until = self._now() + self.config.longest_wait_s
         door.calls += 1
         try:
-            async with door.reading:
+            await self._place(tenant, door)
+            try:
                 await self._paid(tenant, until)
-                expected, found = min(door.last, self.config.longest_debt_s * self.config.bytes_per_s), 0
-                self._budget.take(tenant, expected)
-                try:
-                    raw = await self._received(requests)
-                    found = len(raw)
-                    return raw
-                finally:
-                    door.last = max(found, self.config.least_bytes)
-                    self._budget.take(tenant, door.last - expected)
+                return await self._charged(tenant, door, requests)
+            finally:
+                door.reading.release()
         finally:
             door.calls -= 1
 
@@ -103,14 +100,36 @@ class Toll:
         door.last += more
         self._budget.take(tenant, more)
 
-    async def hold(self, seconds: float) -> None:
-        """Waits as long, or as answers are held."""
-        await self._sleep(min(seconds, self.config.come_again_s))
+    async def hold(self, seconds: float) -> float:
+        """Waits as long, or as answers are held; gives what is left."""
+        held_s = min(seconds, self.config.come_again_s)
+        await self._sleep(held_s)
+        return seconds - held_s
 
     def _door(self, tenant: str) -> _Door:
         if tenant not in self._doors:
             self._doors[tenant] = _Door(asyncio.Semaphore(self.config.reading_calls))
         return self._doors[tenant]
+
+    async def _place(self, tenant: str, door: _Door) -> None:
+        try:
+            async with asyncio.timeout(self.config.longest_wait_s):
+                await door.reading.acquire()
+        except TimeoutError:
+            raise self._too_much(tenant) from None
+
+    async def _charged(self, tenant: str, door: _Door, requests: AsyncIterator[bytes]) -> bytes:
+        """The message, paid for; one that breaks off counts like the last one, one that never comes as refused."""
+        expected = min(door.last, self.config.longest_debt_s * self.config.bytes_per_s)
+        self._budget.take(tenant, expected)
+        try:
+            raw = await self._received(requests)
+        except Exception:
+            self.judge(tenant, self.config.least_bytes, refused=True)
+            raise
+        door.last = max(len(raw), self.config.least_bytes)
+        self._budget.take(tenant, door.last - expected)
+        return raw
 
     async def _paid(self, tenant: str, until: float) -> None:
         while (owed_s := self._budget.owed_s(tenant)) > PAID_S:
@@ -139,7 +158,7 @@ class Toll:
             found="more",
             most=self.config.bytes_per_s,
             remedy="send fewer, or smaller ones",
-            retry_after_s=max(self._budget.owed_s(tenant), 0.1),
+            retry_after_s=max(self._budget.owed_s(tenant), LEAST_PAUSE_S),
         )
 
 
@@ -162,7 +181,8 @@ class PolicyDesk:
             if error.retry_after_s is None:
                 self._toll.judge(tenant.name, len(raw), refused=True)
             else:  # for those who come again at once
-                await self._toll.hold(error.retry_after_s)
+                left_s = await self._toll.hold(error.retry_after_s)
+                error.details["retry_after_s"] = f"{max(left_s, LEAST_PAUSE_S):.3f}"
             raise
         self._toll.judge(tenant.name, len(raw), refused=False)
         return reply

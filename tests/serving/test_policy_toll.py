@@ -1,6 +1,7 @@
 """Who sends many or large policies waits for them, or is sent away; others do not notice."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -27,7 +28,7 @@ class Clock:
         return self.now
 
 
-def run(use):
+def run(use, **changes):
     clock, waited = Clock(), []
 
     async def sleep(seconds):
@@ -35,7 +36,7 @@ def run(use):
         clock.now += seconds
         await asyncio.sleep(0)
 
-    asyncio.run(use(Toll(CONFIG, clock, sleep), clock, waited))
+    asyncio.run(use(Toll(replace(CONFIG, **changes), clock, sleep), clock, waited))
 
 
 async def sent(*messages):
@@ -150,7 +151,7 @@ def test_too_many_calls_are_sent_away_at_once():
         await asyncio.sleep(0)
         with pytest.raises(PolicyLimitExceeded, match="bytes a second"):
             await toll.read("lab", sent(bytes(10)))
-        assert waited == []
+        assert waited == [1.0]  # before it was told, so that who comes again at once does not come often
         gate.set()
         assert await asyncio.gather(*calls) == [bytes(10)] * 3
         await put(toll, "lab", 10)
@@ -168,6 +169,44 @@ def test_a_message_that_does_not_come_is_not_waited_for_and_none_is_named():
             await toll.read("lab", never())
         with pytest.raises(InvalidInput, match="ended without a message"):
             await toll.read("lab", sent())
+        assert toll._door("lab").times == 4  # as if both had been refused
         await put(toll, "lab", 10)  # its place is free again
 
     run(use)
+
+
+def test_silent_calls_keep_nobody_waiting_for_longer_than_any_wait():
+    async def use(toll, clock, waited):
+        async def never():
+            await asyncio.Event().wait()
+            yield b""
+
+        silent = [asyncio.create_task(toll.read("lab", never())) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(PolicyLimitExceeded, match="bytes a second"):
+            await toll.read("lab", sent(b"x"))
+        for call in silent:
+            call.cancel()
+        await asyncio.gather(*silent, return_exceptions=True)
+        await put(toll, "lab", 10)
+        assert toll._door("lab").calls == 0
+
+    run(use, reading_s=60.0)
+
+
+def test_what_breaks_off_counts_like_the_message_before_it():
+    async def use(toll, clock, waited):
+        await put(toll, "lab", 400)
+        clock.now += 60.0
+
+        async def never():
+            await asyncio.Event().wait()
+            yield b""
+
+        call = asyncio.create_task(toll.read("lab", never()))
+        await asyncio.sleep(0)
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        assert toll._budget._level("lab") == pytest.approx(100)
+
+    run(use, reading_s=60.0)

@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+import grpc
 import gymnasium as gym
 import numpy as np
 import policy_files
@@ -109,6 +110,10 @@ def test_a_policy_is_put_through_haproxy_and_acts_at_any_replica(ray_service):
         envs.close()
     with pytest.raises(PolicyLimitExceeded, match="bytes of the file"):
         put_policy(ray_service.address, "noisy", model=bytes(20 * 2**20), distribution="categorical")
+    with grpc.insecure_channel(ray_service.address) as channel, pytest.raises(grpc.RpcError) as found:
+        call = channel.unary_unary("/simservice.protocol.v1.WorldService/ListWorlds")
+        call(bytes(65 * 2**20), timeout=60, metadata=[("application", "noisy")])
+    assert found.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 def test_worlds_come_change_version_grow_and_go_while_others_are_served(ray_service, save_toy: Callable[..., Path]):

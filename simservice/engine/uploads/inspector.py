@@ -6,6 +6,7 @@ The serving process reads nothing of a file that was not inspected: it passes by
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import subprocess
@@ -48,10 +49,15 @@ class Inspector:
         self.refuse_crowds(tenant)
         self._waiting[tenant] += 1
         loop = asyncio.get_running_loop()
+
+        def tell(what: Callable[..., object], *words: object) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody counts any more
+                loop.call_soon_threadsafe(what, *words)
+
         future = self._thread.submit(
-            self._ask, file, requirements, lambda used_s: loop.call_soon_threadsafe(self._budget.take, tenant, used_s)
+            self._ask, file, requirements, lambda used_s: tell(self._budget.take, tenant, used_s)
         )
-        future.add_done_callback(lambda done: loop.call_soon_threadsafe(self._leave, tenant))
+        future.add_done_callback(lambda done: tell(self._leave, tenant))
         return await asyncio.wrap_future(future)
 
     def stop(self) -> None:
