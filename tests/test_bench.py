@@ -73,7 +73,7 @@ def test_a_bare_server_steps_a_world_for_all_that_wait_as_the_world_itself_does(
         first.close()
         second.close()
     assert [[len(one) for one in pair] for pair in told] == [[3 * 37, 2 * 37]] * 2  # 8 numbers, a reward, an end
-    seeds, state = torch.arange(3), None
+    seeds = torch.arange(3)
     with torch.inference_mode():
         state = world.init(lane_draws(world.draws["init"], seeds, torch.zeros(3, dtype=torch.int64), "init"))
         for number, (found, _) in enumerate(told, 1):

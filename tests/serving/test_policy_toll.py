@@ -44,6 +44,12 @@ async def sent(*messages):
         yield message
 
 
+async def sent_at(gate, *messages):
+    await gate.wait()
+    for message in messages:
+        yield message
+
+
 async def put(toll, tenant, size, refused=False):
     raw = await toll.read(tenant, sent(bytes(size)))
     assert len(raw) == size
@@ -124,11 +130,7 @@ def test_of_calls_that_come_together_the_first_pays_for_what_the_last_message_wa
         clock.now += 60.0
         gate = asyncio.Event()
 
-        async def slow():
-            await gate.wait()
-            yield bytes(10)
-
-        first = asyncio.create_task(toll.read("lab", slow()))
+        first = asyncio.create_task(toll.read("lab", sent_at(gate, bytes(10))))
         await asyncio.sleep(0)
         second = asyncio.create_task(toll.read("lab", sent(bytes(10))))
         await asyncio.sleep(0)
@@ -143,11 +145,7 @@ def test_too_many_calls_are_sent_away_at_once():
     async def use(toll, clock, waited):
         gate = asyncio.Event()
 
-        async def slow():
-            await gate.wait()
-            yield bytes(10)
-
-        calls = [asyncio.create_task(toll.read("lab", slow())) for _ in range(3)]
+        calls = [asyncio.create_task(toll.read("lab", sent_at(gate, bytes(10)))) for _ in range(3)]
         await asyncio.sleep(0)
         with pytest.raises(PolicyLimitExceeded, match="bytes a second"):
             await toll.read("lab", sent(bytes(10)))
@@ -161,12 +159,8 @@ def test_too_many_calls_are_sent_away_at_once():
 
 def test_a_message_that_does_not_come_is_not_waited_for_and_none_is_named():
     async def use(toll, clock, waited):
-        async def never():
-            await asyncio.Event().wait()
-            yield b""
-
         with pytest.raises(PolicyLimitExceeded, match="seconds for its message to arrive"):
-            await toll.read("lab", never())
+            await toll.read("lab", sent_at(asyncio.Event()))
         with pytest.raises(InvalidInput, match="ended without a message"):
             await toll.read("lab", sent())
         assert toll._door("lab").times == 4  # as if both had been refused
@@ -177,11 +171,7 @@ def test_a_message_that_does_not_come_is_not_waited_for_and_none_is_named():
 
 def test_silent_calls_keep_nobody_waiting_for_longer_than_any_wait():
     async def use(toll, clock, waited):
-        async def never():
-            await asyncio.Event().wait()
-            yield b""
-
-        silent = [asyncio.create_task(toll.read("lab", never())) for _ in range(2)]
+        silent = [asyncio.create_task(toll.read("lab", sent_at(asyncio.Event()))) for _ in range(2)]
         await asyncio.sleep(0)
         with pytest.raises(PolicyLimitExceeded, match="bytes a second"):
             await toll.read("lab", sent(b"x"))
@@ -199,11 +189,7 @@ def test_what_breaks_off_counts_like_the_message_before_it():
         await put(toll, "lab", 400)
         clock.now += 60.0
 
-        async def never():
-            await asyncio.Event().wait()
-            yield b""
-
-        call = asyncio.create_task(toll.read("lab", never()))
+        call = asyncio.create_task(toll.read("lab", sent_at(asyncio.Event())))
         await asyncio.sleep(0)
         call.cancel()
         await asyncio.gather(call, return_exceptions=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import accumulate, count, pairwise
 
 import numpy as np
@@ -27,8 +27,8 @@ class Member:
     """One stream's lanes."""
 
     seeds: Tensor
+    state: Tensors
     step: int = 0
-    state: Tensors = field(default_factory=dict)
 
 
 @dataclass
@@ -62,11 +62,10 @@ class Shared:
             yield await waiting.answer
 
     def _entered(self, lanes: int) -> Member:
-        member = Member(torch.arange(lanes) + 1_000 * next(self._first))
+        seeds = torch.arange(lanes) + 1_000 * next(self._first)
         with torch.inference_mode():
-            luck = lane_draws(self._world.draws["init"], member.seeds, torch.zeros_like(member.seeds), "init")
-            member.state = self._world.init(luck)
-        return member
+            luck = lane_draws(self._world.draws["init"], seeds, torch.zeros_like(seeds), "init")
+            return Member(seeds, self._world.init(luck))
 
     async def _ticks(self) -> None:
         while self._waiting:
